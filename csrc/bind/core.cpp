@@ -1,0 +1,48 @@
+#include <string>
+
+#include "bind.h"
+#include "cpu_features.h"
+#include "tensor_type.h"
+
+namespace pintpot {
+
+void bind_core(nb::module_& m) {
+  nb::enum_<Isa>(m, "Isa", nb::is_arithmetic())
+      .value("scalar", Isa::scalar)
+      .value("avx2", Isa::avx2)
+      .value("avx512", Isa::avx512);
+  m.def("detect_isa", &detect_isa, "The best kernel level this CPU supports.");
+  m.def("active_isa", &active_isa, "The kernel level in force.");
+  m.def("set_isa", &set_isa, nb::arg("isa"),
+        "Force a kernel level (tests, benchmarks); False when the CPU lacks it.");
+
+  nb::class_<Engine>(m, "Engine", "A thread pool and scratch memory; one caller at a time.")
+      .def(nb::init<int>(), nb::arg("n_threads"))
+      .def_prop_ro("n_threads", [](const Engine& e) { return e.pool.size(); })
+      .def_prop_ro("scratch_bytes", [](const Engine& e) { return e.ws.allocated_bytes(); })
+      .def("set_poison", [](Engine& e, bool on) { e.ws.set_poison(on); }, nb::arg("on"),
+           "Fill scratch memory with NaN before each use (tests).");
+
+  nb::class_<BoundMatrix>(m, "Matrix", "A read-only view of n_mats weight matrices in GGUF blocks.")
+      .def(
+          "__init__",
+          [](BoundMatrix* self, BytesU8 data, int ggml_type, int64_t n_mats, int64_t rows, int64_t cols,
+             int64_t row_bytes, int64_t mat_stride, nb::object keep) {
+            const TypeInfo* info = type_info(ggml_type);
+            if (!info) throw nb::value_error("unsupported tensor type");
+            if (n_mats < 1 || rows < 1 || cols < 1 || cols % info->block_values != 0 ||
+                row_bytes != cols / info->block_values * info->block_bytes || mat_stride < 0 ||
+                static_cast<uint64_t>((n_mats - 1) * mat_stride + rows * row_bytes) > data.nbytes())
+              throw nb::value_error("tensor geometry does not match its data");
+            new (self) BoundMatrix{{reinterpret_cast<const std::byte*>(data.data()), info->type, n_mats, rows,
+                                    cols, row_bytes, mat_stride},
+                                   std::move(keep)};
+          },
+          nb::arg("data"), nb::arg("ggml_type"), nb::arg("n_mats"), nb::arg("rows"), nb::arg("cols"),
+          nb::arg("row_bytes"), nb::arg("mat_stride"), nb::arg("keep"))
+      .def_prop_ro("rows", [](const BoundMatrix& b) { return b.m.rows; })
+      .def_prop_ro("cols", [](const BoundMatrix& b) { return b.m.cols; })
+      .def_prop_ro("n_mats", [](const BoundMatrix& b) { return b.m.n_mats; });
+}
+
+}  // namespace pintpot
