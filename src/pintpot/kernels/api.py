@@ -103,7 +103,14 @@ class AttentionWeights:
 
 @dataclass(frozen=True, slots=True)
 class DeltaNetWeights:
-    """Gated delta net (Yang et al. 2024, arXiv:2412.06464), Qwen 3.5 flavour."""
+    """Gated delta net (Yang et al. 2024, arXiv:2412.06464), Qwen 3.5 flavour.
+
+    (q | k | v) = silu(causal_conv(wqkv x)); q and k are divided by sqrt(sum of squares + norm_eps) per head,
+    q also by sqrt(head_dim_k); v head h uses q and k head h % n_head_k. With
+    g = exp(a * softplus(walpha x + dt_bias)) and beta = sigmoid(wbeta x), the memory S [head_dim_k,
+    head_dim_v] of a head becomes gS + k (beta (v - k.gS)); it reads q.S. Output: wo (rms_norm(read) * norm
+    * silu(wz x)).
+    """
 
     n_head_k: int
     n_head_v: int
@@ -270,6 +277,14 @@ class Ops(ABC):
     @abstractmethod
     def rows(self, x: Array, index: I32) -> Array:
         """The rows of x whose logits are wanted."""
+
+    @abstractmethod
+    def reshape(self, x: Array, width: int) -> Array:
+        """The same values, row-major, as rows of `width` (a view where the backend can)."""
+
+    @abstractmethod
+    def columns(self, x: Array, start: int, stop: int) -> Array:
+        """Columns [start, stop) of x, contiguous."""
 
     @abstractmethod
     def attention(self, x: Array, layer: Prepared, cache: Prepared, batch: Prepared) -> Array: ...
