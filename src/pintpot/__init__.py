@@ -1,0 +1,61 @@
+"""pintpot: local LLM inference for models bigger than your GPU.
+
+`load` opens a GGUF file; see `pintpot.llm` for what a loaded model can do. Names are imported on first use,
+so that `import pintpot` is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pintpot.errors import (
+        ContextLengthError,
+        ModelFileError,
+        PintpotError,
+        TemplateError,
+        UnsupportedError,
+        UsageError,
+    )
+    from pintpot.llm import LLM, Generation, load
+    from pintpot.runtime.engine import FinishReason
+    from pintpot.runtime.sampler import SamplingParams, TokenLogprob
+
+__all__ = [
+    "LLM",
+    "ContextLengthError",
+    "FinishReason",
+    "Generation",
+    "ModelFileError",
+    "PintpotError",
+    "SamplingParams",
+    "TemplateError",
+    "TokenLogprob",
+    "UnsupportedError",
+    "UsageError",
+    "__version__",
+    "load",
+]
+
+_HOME = {
+    "LLM": "pintpot.llm",
+    "Generation": "pintpot.llm",
+    "load": "pintpot.llm",
+    "FinishReason": "pintpot.runtime.engine",
+    "SamplingParams": "pintpot.runtime.sampler",
+    "TokenLogprob": "pintpot.runtime.sampler",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("pintpot")
+    if name in __all__:
+        return getattr(import_module(_HOME.get(name, "pintpot.errors")), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,106 @@
+"""Showing an answer while it is made: streaming, Ctrl-C, progress, and the facts afterwards."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from pintpot.cli.text import human_bytes, write_answer
+from pintpot.llm import LLM, Generation
+from pintpot.runtime.engine import FinishReason
+
+# Below this many prompt tokens the first word comes before a progress line would be read.
+_PROGRESS_FROM_TOKENS = 1024
+
+
+@contextmanager
+def _interrupt_flag() -> Iterator[list[bool]]:
+    """Ctrl-C sets the flag, so that a step is never cut in its middle; a second one interrupts at once."""
+    flag: list[bool] = []
+
+    def on_sigint(signum: int, frame: FrameType | None) -> None:
+        if flag:
+            signal.default_int_handler(signum, frame)
+        flag.append(True)
+
+    previous = signal.signal(signal.SIGINT, on_sigint)
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def stream(llm: LLM, generation: Generation, *, show: bool) -> None:
+    """Runs an answer to its end or to Ctrl-C, writing it as it comes."""
+    n_prompt = generation.timings.prompt_tokens
+    progress = show and sys.stderr.isatty() and n_prompt >= _PROGRESS_FROM_TOKENS
+    with _interrupt_flag() as interrupted:
+        while (piece := generation.step()) is not None:
+            if progress:
+                done = generation.prompt_done
+                reading = not generation.tokens
+                sys.stderr.write(f"\r\x1b[Kreading the prompt: {done:,} of {n_prompt:,} tokens" if reading else "\r\x1b[K")
+                sys.stderr.flush()
+                progress = reading
+            if show and piece:
+                write_answer(piece)
+            if interrupted:
+                generation.cancel()
+                break
+
+
+def stats_line(llm: LLM, generation: Generation) -> str:
+    """Speed and memory of an answer, in one line."""
+    t = generation.timings
+    cached = f" ({t.cached_tokens:,} cached)" if t.cached_tokens else ""
+    parts = [f"prompt {t.prompt_tokens:,} tokens{cached}, {t.prompt_tokens_s:.1f} tok/s"]
+    if t.generated_tokens:
+        parts.append(f"answer {t.generated_tokens:,} tokens, {t.decode_tokens_s:.1f} tok/s")
+    memory = resident_bytes()
+    if memory is not None:
+        parts.append(f"memory {human_bytes(memory['private'])} + {human_bytes(memory['mapped'])} mapped weights")
+    if generation.finish_reason is FinishReason.CONTEXT:
+        parts.append(f"the context of {llm.ctx_tokens:,} tokens is full (-c gives more)")
+    elif generation.finish_reason is FinishReason.CANCELLED:
+        parts.append("interrupted")
+    return "[" + " | ".join(parts) + "]"
+
+
+def resident_bytes() -> dict[str, int] | None:
+    """This process's memory: `private` (anonymous) and `mapped` (files, shared with the page cache), where
+    the system tells."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return None
+    fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    kib = {k: int(fields[k].split()[0]) for k in ("RssAnon", "RssFile") if k in fields}
+    if len(kib) != 2:
+        return None
+    return {"private": kib["RssAnon"] * 1024, "mapped": kib["RssFile"] * 1024}
+
+
+def result_json(llm: LLM, generation: Generation) -> str:
+    """An answer and its facts as one JSON object."""
+    t = generation.timings
+    result: dict[str, Any] = {
+        "model": llm.spec.name,
+        "file": str(llm.path),
+        "text": generation.text,
+        "tokens": generation.tokens,
+        "finish_reason": generation.finish_reason,
+        "timings": {**asdict(t), "prompt_tokens_s": t.prompt_tokens_s, "decode_tokens_s": t.decode_tokens_s},
+        "memory": {**asdict(llm.memory), "resident": resident_bytes()},
+        "threads": llm.n_threads,
+        "ctx_tokens": llm.ctx_tokens,
+    }
+    if generation.logprobs:
+        result["logprobs"] = [asdict(lp) for lp in generation.logprobs]
+    return json.dumps(result, ensure_ascii=False)

@@ -1,0 +1,158 @@
+"""`pintpot bench`: prefill and decode speed, as llama-bench measures them."""
+
+from __future__ import annotations
+
+import json
+import platform
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pintpot.cli.options import BatchSize, CacheTypeK, CacheTypeV, Model, Threads
+from pintpot.errors import UsageError
+
+if TYPE_CHECKING:
+    from pintpot.llm import LLM
+
+
+class OutputFormat(StrEnum):
+    TABLE = "table"
+    MD = "md"
+    JSON = "json"
+    CSV = "csv"
+
+
+def bench(
+    model: Model,
+    n_prompt: Annotated[
+        str, typer.Option("-p", "--n-prompt", help="Prompt tokens to time (comma-separated); 0: none.")
+    ] = "512",
+    n_gen: Annotated[
+        str, typer.Option("-n", "--n-gen", help="Tokens to generate (comma-separated); 0: none.")
+    ] = "128",
+    n_depth: Annotated[
+        str, typer.Option("-d", "--n-depth", help="Tokens in the context beforehand (comma-separated).")
+    ] = "0",
+    repetitions: Annotated[int, typer.Option("-r", "--repetitions", min=1, help="Runs of each test.")] = 3,
+    output: Annotated[OutputFormat, typer.Option("-o", "--output", help="How to print.")] = OutputFormat.TABLE,
+    threads: Threads = None,
+    batch_size: BatchSize = 512,
+    cache_type_k: CacheTypeK = "f16",
+    cache_type_v: CacheTypeV = "f16",
+) -> None:
+    """Measure a model's speed on this machine (after one warm-up run of each test)."""
+    from pintpot.llm import load
+
+    prompts, gens, depths = _numbers("-p", n_prompt), _numbers("-n", n_gen), _numbers("-d", n_depth)
+    tests = [("pp", n, d) for d in depths for n in prompts if n] + [("tg", n, d) for d in depths for n in gens if n]
+    if not tests:
+        raise UsageError("nothing to measure: give -p or -n a positive number")
+    ctx = max(max(d, 1) + n + 1 for _, n, d in tests)
+    llm = load(
+        model, ctx=ctx, threads=threads, batch=batch_size, cache_type_k=cache_type_k, cache_type_v=cache_type_v
+    )
+    rows = _measure(llm, tests, repetitions)
+    for row in rows:
+        row.update(batch_size=batch_size, cache_type_k=cache_type_k, cache_type_v=cache_type_v)
+    _print(rows, output)
+
+
+def _numbers(flag: str, text: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = [-1]
+    if any(n < 0 for n in numbers):
+        raise UsageError(f"{flag} {text!r}: expected whole numbers, such as 512 or 128,512")
+    return numbers
+
+
+def _measure(llm: LLM, tests: list[tuple[str, int, int]], repetitions: int) -> list[dict[str, Any]]:
+    import statistics
+
+    import numpy as np
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from pintpot import __version__
+    from pintpot.runtime.measure import measure_decode, measure_prefill
+    from pintpot.spec import summarize_types
+
+    rng = np.random.default_rng(0)
+    rows = []
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("measuring", total=len(tests) * (repetitions + 1))
+        for kind, n, depth in tests:
+            measure = measure_prefill if kind == "pp" else measure_decode
+            measure(llm.engine, min(n, 16), 0, rng)
+            progress.advance(task)
+            speeds = []
+            for _ in range(repetitions):
+                speeds.append(measure(llm.engine, n, depth, rng))
+                progress.advance(task)
+            rows.append(
+                {
+                    "model": llm.spec.name,
+                    "file": str(llm.path),
+                    "type": summarize_types(llm.file),
+                    "size_bytes": llm.memory.weights_bytes,
+                    "backend": f"CPU {llm.engine.model.ops.name}",
+                    "cpu": _cpu_name(),
+                    "threads": llm.n_threads,
+                    "test": f"{kind}{n}" + (f" @ d{depth}" if depth else ""),
+                    "n_prompt": n if kind == "pp" else 0,
+                    "n_gen": n if kind == "tg" else 0,
+                    "n_depth": depth,
+                    "tokens_s": statistics.mean(speeds),
+                    "stddev_tokens_s": statistics.stdev(speeds) if len(speeds) > 1 else 0.0,
+                    "samples_tokens_s": speeds,
+                    "version": __version__,
+                }
+            )
+    return rows
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as f:  # noqa: PTH123
+            return next((line.split(":", 1)[1].strip() for line in f if line.startswith("model name")), "")
+    except OSError:
+        return platform.processor()
+
+
+def _print(rows: list[dict[str, Any]], output: OutputFormat) -> None:
+    from pintpot.cli.text import human_bytes
+
+    if output is OutputFormat.JSON:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    if output is OutputFormat.CSV:
+        import csv
+        import sys
+
+        writer = csv.DictWriter(sys.stdout, [k for k in rows[0] if k != "samples_tokens_s"], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+        return
+    header = ["model", "type", "size", "backend", "threads", "test", "tok/s"]
+    cells = [
+        [
+            r["model"], r["type"], human_bytes(r["size_bytes"]), r["backend"], str(r["threads"]), r["test"],
+            f"{r['tokens_s']:.2f} ± {r['stddev_tokens_s']:.2f}",
+        ]
+        for r in rows
+    ]
+    if output is OutputFormat.MD:
+        for line in [header, ["---"] * len(header), *cells]:
+            typer.echo("| " + " | ".join(line) + " |")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for name in header:
+        table.add_column(name, justify="right" if name in ("size", "threads", "tok/s") else "left")
+    for line in cells:
+        table.add_row(*line)
+    Console().print(table)

@@ -1,0 +1,161 @@
+"""The conversation in the terminal: `pintpot run MODEL` without a prompt. Commands are Ollama's."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+from pintpot.cli.answer import stats_line, stream
+from pintpot.cli.text import human_bytes, note
+from pintpot.errors import PintpotError, UsageError
+from pintpot.llm import LLM, Generation
+from pintpot.runtime.sampler import SamplingParams
+
+_HELP = '''\
+/set NAME VALUE       change a setting: {names}
+/set system TEXT      set the system message (and begin anew)
+/show                 the settings and the model
+/stats                speed and memory of the last answer
+/clear                forget the conversation
+/bye                  leave (also Ctrl-D)
+"""                   begin and end a message of several lines
+Ctrl-C                stop the answer; the conversation stays'''
+
+# What people type, beside the field's own name.
+_ALIASES = {
+    "temp": "temperature",
+    "typical": "typical_p",
+    "num_predict": "max_tokens",
+    "n": "max_tokens",
+    "num_ctx": "ctx",
+}
+
+
+class Chat:
+    """One conversation. `options` are those of LLM.generate."""
+
+    def __init__(
+        self, llm: LLM, params: SamplingParams, options: dict[str, Any], *, system: str | None, raw: bool
+    ) -> None:
+        self._llm = llm
+        self._params = params
+        self._options = options
+        self._system = system
+        self._raw = raw or llm.chat_template is None
+        self._messages: list[dict[str, str]] = []
+        self._last: Generation | None = None
+
+    def loop(self) -> None:
+        """Reads and answers until /bye or the end of input."""
+        _enable_line_editing()
+        mode = "text completion: the model has no chat template" if self._raw else "/help lists the commands"
+        note(f"{self._llm.spec.name} ({human_bytes(self._llm.memory.weights_bytes)}); {mode}")
+        while True:
+            try:
+                line = _read_message()
+            except EOFError:
+                note("")
+                return
+            except KeyboardInterrupt:
+                note("\n(/bye or Ctrl-D leaves)")
+                continue
+            if line.strip() == "/bye":
+                return
+            try:
+                self._handle(line)
+            except PintpotError as error:
+                note(f"pintpot: {error}")
+
+    def _handle(self, line: str) -> None:
+        if not line.strip():
+            return
+        command, _, rest = line.strip().partition(" ")
+        if not command.startswith("/"):
+            self._say(line)
+        elif command in ("/help", "/?"):
+            names = ", ".join(f.name for f in fields(SamplingParams) if f.name != "logit_bias")
+            note(_HELP.format(names=f"{names}, max_tokens"))
+        elif command == "/set":
+            self._set(rest.strip())
+        elif command == "/show":
+            self._show()
+        elif command == "/stats":
+            note(stats_line(self._llm, self._last) if self._last else "no answer yet")
+        elif command == "/clear":
+            self._messages.clear()
+            note("the conversation is forgotten")
+        else:
+            raise UsageError(f"{command}: no such command; /help lists them")
+
+    def _say(self, text: str) -> None:
+        options = {**self._options, "params": self._params}
+        if self._raw:
+            generation = self._llm.generate(text, **options)
+        else:
+            system = [{"role": "system", "content": self._system}] if self._system else []
+            generation = self._llm.chat([*system, *self._messages, {"role": "user", "content": text}], **options)
+        self._last = generation
+        stream(self._llm, generation, show=True)
+        print()  # noqa: T201
+        note(stats_line(self._llm, generation))
+        self._messages += [{"role": "user", "content": text}, {"role": "assistant", "content": generation.text}]
+
+    def _set(self, rest: str) -> None:
+        name, _, value = rest.removeprefix("parameter ").strip().partition(" ")
+        value = value.strip()
+        if name == "system":
+            self._system = value.strip('"') or None
+            self._messages.clear()
+            note("system message set; the conversation begins anew")
+            return
+        name = name.replace("-", "_")
+        name = _ALIASES.get(name, name)
+        if not value:
+            raise UsageError("/set NAME VALUE: /help lists the names")
+        if name == "ctx":
+            raise UsageError("the context is fixed when the model loads: start again with -c")
+        if name == "max_tokens":
+            n = int(_number(name, value, int))
+            self._options["max_tokens"] = None if n < 0 else n
+        elif name in SamplingParams.__dataclass_fields__ and name != "logit_bias":
+            kind = float if isinstance(getattr(SamplingParams(), name), float) else int
+            number = _number(name, value, kind)
+            self._params = replace(self._params, **{name: None if name == "seed" and number < 0 else number})
+        else:
+            raise UsageError(f"{name}: no such setting; /help lists them")
+        note(f"{name} = {value}")
+
+    def _show(self) -> None:
+        for f in fields(SamplingParams):
+            if f.name != "logit_bias":
+                note(f"{f.name:18} {getattr(self._params, f.name)}")
+        note(f"{'max_tokens':18} {self._options['max_tokens'] or 'until it ends'}")
+        note(f"{'system':18} {self._system or ''}")
+        spec, memory = self._llm.spec, self._llm.memory
+        note(f"{'model':18} {spec.name} ({spec.arch}), {human_bytes(memory.weights_bytes)} weights")
+        note(f"{'context':18} {self._llm.ctx_tokens:,} tokens, {human_bytes(memory.cache_bytes)} when full")
+
+
+def _number(name: str, value: str, kind: type[int] | type[float]) -> float:
+    try:
+        return kind(value)
+    except ValueError:
+        raise UsageError(f"{name} is {value!r}: expected a {'whole number' if kind is int else 'number'}") from None
+
+
+def _read_message() -> str:
+    line = input(">>> ")
+    if not line.lstrip().startswith('"""'):
+        return line
+    lines = [line.lstrip()[3:]]
+    while not lines[-1].rstrip().endswith('"""'):
+        lines.append(input("... "))
+    lines[-1] = lines[-1].rstrip()[:-3]
+    return "\n".join(lines).strip("\n")
+
+
+def _enable_line_editing() -> None:
+    try:
+        import readline  # noqa: F401, PLC0415  importing it gives input() history and editing
+    except ImportError:
+        note("(no line editing: this Python has no readline)")

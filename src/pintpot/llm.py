@@ -1,0 +1,241 @@
+"""The Python API: `load` a model, then `generate`, `chat` or ask for `logits`.
+
+    model = pintpot.load("file.gguf")
+    for piece in model.generate("Once upon a time", max_tokens=64):
+        print(piece, end="")
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from pintpot.errors import TemplateError, UsageError
+from pintpot.gguf import GGUFFile
+from pintpot.hardware.cpu import default_threads
+from pintpot.kernels.api import KVType
+from pintpot.runtime.engine import Engine, FinishReason, Request, Timings
+from pintpot.runtime.loader import load_model
+from pintpot.runtime.sampler import SamplingParams, TokenLogprob
+from pintpot.spec import ModelSpec
+from pintpot.store.resolve import resolve_model
+from pintpot.tokenizer import ChatTemplate, Tokenizer
+
+F32: TypeAlias = npt.NDArray[np.float32]
+Message: TypeAlias = Mapping[str, Any]
+
+# Memory for keys and values is touched only as it fills, so that a generous context costs nothing unused.
+DEFAULT_CTX_TOKENS = 32_768
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """Bytes a loaded model takes. Weights are memory-mapped: the page cache holds them, once."""
+
+    weights_bytes: int
+    cache_bytes: int  # keys, values and recurrent state, when the context is full
+
+
+class Generation(Iterator[str]):
+    """An answer under way: iterate for pieces of text. Facts about it grow as it does."""
+
+    def __init__(self, llm: LLM, request: Request) -> None:
+        self._llm = llm
+        self._engine = llm.engine
+        with llm.lock:
+            self._sequence = self._engine.submit(request)
+        self.text = ""
+        self.logprobs: list[TokenLogprob] = []
+
+    def __next__(self) -> str:
+        while True:
+            piece = self.step()
+            if piece is None:
+                raise StopIteration
+            if piece:
+                return piece
+
+    def step(self) -> str | None:
+        """One engine step: the text it brought (often empty while the prompt is read), None after the end."""
+        if self._sequence.finish_reason is not None:
+            return None
+        piece = ""
+        with self._llm.lock:
+            for event in self._engine.step():
+                if event.sequence is self._sequence:
+                    piece += event.text
+                    if event.logprob is not None:
+                        self.logprobs.append(event.logprob)
+        self.text += piece
+        return piece
+
+    def cancel(self) -> None:
+        """Stops the answer; the session goes on."""
+        with self._llm.lock:
+            self._engine.cancel(self._sequence)
+
+    @property
+    def tokens(self) -> list[int]:
+        """The answer's tokens so far, the end-of-generation token included."""
+        return self._sequence.answer
+
+    @property
+    def prompt_done(self) -> int:
+        """Prompt tokens computed so far."""
+        return self._sequence.prompt_done
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        return self._sequence.finish_reason
+
+    @property
+    def timings(self) -> Timings:
+        return self._sequence.timings
+
+
+class LLM:
+    """A loaded model. Calls may come from several threads; they take turns."""
+
+    def __init__(
+        self, path: Path, engine: Engine, tokenizer: Tokenizer, template: ChatTemplate | None, n_threads: int,
+        weights_bytes: int,
+    ) -> None:
+        self.path = path
+        self.engine = engine
+        self.tokenizer = tokenizer
+        self.chat_template = template
+        self.n_threads = n_threads
+        self.lock = threading.Lock()
+        self._weights_bytes = weights_bytes
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.engine.model.spec
+
+    @property
+    def ctx_tokens(self) -> int:
+        return self.engine.ctx_tokens
+
+    @property
+    def memory(self) -> MemoryUse:
+        return MemoryUse(self._weights_bytes, self.engine.state.nbytes)
+
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        max_tokens: int | None = None,
+        stop: str | Sequence[str] = (),
+        logprobs: int | None = None,
+        ignore_eos: bool = False,
+        params: SamplingParams | None = None,
+        **sampling: Any,
+    ) -> Generation:
+        """Continues a prompt (text, or token ids as they are).
+
+        `sampling` are fields of SamplingParams (temperature, top_k, seed ...), or give `params` whole.
+        `logprobs` n records each token's log-probability and those of the n most likely ones.
+        Raises ContextLengthError when the prompt does not fit, UsageError for bad values.
+        """
+        if params is not None and sampling:
+            raise UsageError(f"give params or {', '.join(sampling)}, not both")
+        unknown = set(sampling) - set(SamplingParams.__dataclass_fields__)
+        if unknown:
+            known = ", ".join(SamplingParams.__dataclass_fields__)
+            raise UsageError(f"unknown sampling parameter {', '.join(sorted(unknown))}: expected one of {known}")
+        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        stops = (stop,) if isinstance(stop, str) else tuple(stop)
+        return Generation(
+            self,
+            Request(
+                prompt=tuple(ids),
+                params=params or SamplingParams(**sampling),
+                max_tokens=max_tokens,
+                stop=stops,
+                n_logprobs=logprobs,
+                ignore_eos=ignore_eos,
+            ),
+        )
+
+    def chat(
+        self, messages: Sequence[Message], *, tools: Sequence[Mapping[str, Any]] | None = None, **options: Any
+    ) -> Generation:
+        """Answers a conversation, `[{"role": "user", "content": "..."}]`, through the model's chat template.
+
+        `options` are those of `generate`. Raises TemplateError when the file has no template.
+        """
+        return self.generate(self.render(messages, tools=tools), **options)
+
+    def render(
+        self, messages: Sequence[Message], *, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[int]:
+        """The tokens of a conversation, ready for the model's answer."""
+        if self.chat_template is None:
+            raise TemplateError(f"{self.path}: the file has no chat template; use generate() or --raw")
+        text = self.chat_template.render(messages, tools=tools, add_generation_prompt=True)
+        # Templates write the beginning-of-sequence token themselves when the model wants one.
+        bos = self.tokenizer.bos_id
+        starts_with_bos = bos is not None and text.startswith(self.tokenizer.decode([bos]))
+        return self.tokenizer.encode(text, add_special=not starts_with_bos)
+
+    def logits(self, tokens: str | Sequence[int]) -> F32:
+        """Logits after each token of a fresh sequence, float32 [n_tokens, n_vocab]."""
+        ids = self.tokenizer.encode(tokens) if isinstance(tokens, str) else list(tokens)
+        with self.lock:
+            return self.engine.logits(ids)
+
+
+def load(
+    model: str | Path,
+    *,
+    ctx: int | None = None,
+    threads: int | None = None,
+    batch: int = 512,
+    slots: int = 1,
+    cache_type_k: str = "f16",
+    cache_type_v: str = "f16",
+) -> LLM:
+    """Opens a GGUF file (or `demo`) for running. Weights stay memory-mapped.
+
+    `ctx`: tokens the context holds (None: what the model was trained for, at most 32,768); `threads`: None for
+    one a physical core; `batch`: prompt tokens computed together; `slots`: sequences kept side by side;
+    `cache_type_k/v`: f32, f16 or q8_0. Raises ModelFileError, UnsupportedError or UsageError.
+    """
+    from pintpot.kernels.cpu import CpuOps
+
+    path = resolve_model(model)
+    file = GGUFFile.open(path)
+    tokenizer = Tokenizer.from_metadata(file.metadata, str(path))
+    template = ChatTemplate.from_metadata(file.metadata, tokenizer)
+    n_threads = default_threads() if threads is None else threads
+    for name, value in (("threads", n_threads), ("batch", batch), ("slots", slots)):
+        if value < 1:
+            raise UsageError(f"{name} is {value}: expected at least 1")
+    loaded = load_model(file, CpuOps(n_threads))
+    ctx_tokens = min(loaded.spec.ctx_train, DEFAULT_CTX_TOKENS) if ctx is None else ctx
+    if ctx_tokens < 1:
+        raise UsageError(f"ctx is {ctx_tokens}: expected at least 1")
+    engine = Engine(
+        loaded,
+        tokenizer,
+        ctx_tokens=ctx_tokens,
+        n_slots=slots,
+        n_batch=batch,
+        type_k=_kv_type(cache_type_k),
+        type_v=_kv_type(cache_type_v),
+    )
+    weights_bytes = sum(t.nbytes for t in file.tensors.values())
+    return LLM(path, engine, tokenizer, template, n_threads, weights_bytes)
+
+
+def _kv_type(name: str) -> KVType:
+    try:
+        return KVType(name.lower())
+    except ValueError:
+        raise UsageError(f"cache type {name!r}: expected {', '.join(KVType)}") from None

@@ -1,0 +1,338 @@
+"""The engine: sequences in, tokens out. A step is schedule, run, postprocess.
+
+Sequences that have their prompt behind them advance by one token a step; what is left of the step's
+`n_batch` tokens goes to prompts, in order of arrival. A slot keeps its cache when its sequence ends, so
+that the next prompt with the same beginning computes only what is new.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from pintpot.errors import ContextLengthError, ModelFileError, UsageError
+from pintpot.kernels.api import KVType, Segment
+from pintpot.models.base import Model
+from pintpot.runtime.cache import ModelState
+from pintpot.runtime.sampler import Sampler, SamplingParams, TokenLogprob, token_logprob
+from pintpot.runtime.stopping import StopMatcher
+from pintpot.tokenizer import Tokenizer
+
+F32: TypeAlias = npt.NDArray[np.float32]
+
+
+class FinishReason(StrEnum):
+    STOP = "stop"  # end-of-generation token or stop string
+    LENGTH = "length"  # max_tokens
+    CONTEXT = "context"  # the context is full
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to generate. `max_tokens` None: until the model stops or the context is full."""
+
+    prompt: tuple[int, ...]
+    params: SamplingParams = field(default_factory=SamplingParams)
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    n_logprobs: int | None = None  # None: no logprobs; n: also those of the n most likely tokens
+    ignore_eos: bool = False
+
+
+@dataclass(slots=True)
+class Timings:
+    """Counts and wall-clock seconds of one answer."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0  # of the prompt, found in the cache
+    prompt_seconds: float = 0.0
+    generated_tokens: int = 0
+    decode_seconds: float = 0.0  # from the first token to the last
+
+    @property
+    def prompt_tokens_s(self) -> float:
+        return _rate(self.prompt_tokens - self.cached_tokens, self.prompt_seconds)
+
+    @property
+    def decode_tokens_s(self) -> float:
+        return _rate(self.generated_tokens - 1, self.decode_seconds)
+
+
+def _rate(n: int, seconds: float) -> float:
+    return n / seconds if seconds > 0 and n > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEvent:
+    """A token of `sequence` was chosen. `text` is what may be shown now; it may be empty."""
+
+    sequence: Sequence
+    token: int
+    text: str
+    logprob: TokenLogprob | None
+
+
+class Sequence:
+    """A request on its way through the engine."""
+
+    def __init__(self, request: Request, tokenizer: Tokenizer) -> None:
+        self.request = request
+        self.tokens = list(request.prompt)  # prompt, then answer
+        self.finish_reason: FinishReason | None = None
+        self.timings = Timings(prompt_tokens=len(request.prompt))
+        self.sampler = Sampler(request.params)
+        self.slot: _Slot | None = None
+        self.stream = tokenizer.stream()
+        self.stops = StopMatcher(request.stop)
+        self.submitted_at = time.perf_counter()
+        self.first_token_at = 0.0
+
+    @property
+    def answer(self) -> list[int]:
+        return self.tokens[len(self.request.prompt) :]
+
+    @property
+    def prompt_done(self) -> int:
+        """Prompt tokens computed so far."""
+        return 0 if self.slot is None else min(len(self.slot.cached), len(self.request.prompt))
+
+
+@dataclass(slots=True)
+class _Slot:
+    index: int
+    cached: list[int] = field(default_factory=list)  # the tokens whose state is in the cache
+    sequence: Sequence | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A slot's part of a step: `n` tokens after its cached ones."""
+
+    slot: _Slot
+    sequence: Sequence
+    past: int
+    n: int
+
+    @property
+    def wants_logits(self) -> bool:
+        return self.past + self.n == len(self.sequence.tokens)
+
+
+class Engine:
+    """Runs one model. Not thread-safe: one caller submits and steps."""
+
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: Tokenizer,
+        *,
+        ctx_tokens: int,
+        n_slots: int = 1,
+        n_batch: int = 512,
+        type_k: KVType = KVType.F16,
+        type_v: KVType = KVType.F16,
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.ctx_tokens = ctx_tokens
+        self.n_batch = n_batch
+        self.state = ModelState(
+            model, n_slots=n_slots, ctx_tokens=ctx_tokens, n_batch=n_batch, type_k=type_k, type_v=type_v
+        )
+        self._slots = [_Slot(i) for i in range(n_slots)]
+        self._waiting: deque[Sequence] = deque()
+
+    def submit(self, request: Request) -> Sequence:
+        """Queues a request. Raises ContextLengthError or UsageError when it can never run."""
+        n_vocab = self.model.spec.n_vocab
+        if not request.prompt:
+            raise UsageError("the prompt is empty: give at least one token")
+        if request.max_tokens is not None and request.max_tokens < 1:
+            raise UsageError(f"max_tokens is {request.max_tokens}: expected at least 1")
+        if request.n_logprobs is not None and not 0 <= request.n_logprobs <= n_vocab:
+            raise UsageError(f"logprobs is {request.n_logprobs}: expected 0 to {n_vocab}")
+        for what, ids in (("the prompt", request.prompt), ("logit_bias", request.params.logit_bias)):
+            bad = next((t for t in ids if not 0 <= t < n_vocab), None)
+            if bad is not None:
+                raise UsageError(f"{what} has token id {bad}: the vocabulary ends at {n_vocab - 1}")
+        self._check_fits(len(request.prompt), room=1)
+        sequence = Sequence(request, self.tokenizer)
+        self._waiting.append(sequence)
+        return sequence
+
+    def cancel(self, sequence: Sequence) -> None:
+        """Ends a sequence between two steps; its cache stays for the next prompt."""
+        if sequence.finish_reason is None:
+            self._finish(sequence, FinishReason.CANCELLED)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._waiting) or any(s.sequence for s in self._slots)
+
+    def step(self) -> list[TokenEvent]:
+        """Advances every running sequence; returns the tokens chosen."""
+        work = self._schedule()
+        if not work:
+            return []
+        logits = self._run(work)
+        return self._postprocess([w for w in work if w.wants_logits], logits)
+
+    def logits(self, tokens: Seq[int]) -> F32:
+        """Logits after each token of a fresh sequence, float32 [n_tokens, n_vocab]."""
+        self._check_fits(len(tokens), room=0)
+        if not tokens:
+            raise UsageError("no tokens: give at least one")
+        bad = next((t for t in tokens if not 0 <= t < self.model.spec.n_vocab), None)
+        if bad is not None:
+            raise UsageError(f"token id {bad}: the vocabulary ends at {self.model.spec.n_vocab - 1}")
+        slot = next((s for s in self._slots if s.sequence is None), None)
+        if slot is None:
+            raise UsageError("every slot is busy: finish or cancel a sequence first")
+        self._keep(slot, 0)
+        out = np.empty((len(tokens), self.model.spec.n_vocab), np.float32)
+        for start in range(0, len(tokens), self.n_batch):
+            chunk = list(tokens[start : start + self.n_batch])
+            stop = start + len(chunk)
+            out[start:stop] = self._forward(
+                [(slot, Segment(slot.index, start, len(chunk)), chunk)], np.arange(len(chunk), dtype=np.int32)
+            )
+        return out
+
+    def _check_fits(self, n_tokens: int, room: int) -> None:
+        if n_tokens + room > self.ctx_tokens:
+            raise ContextLengthError(
+                f"the prompt has {n_tokens:,} tokens and the context holds {self.ctx_tokens:,}: "
+                "shorten it, or ask for a larger context (-c)"
+            )
+
+    def _schedule(self) -> list[_Work]:
+        self._admit()
+        running = [s for s in self._slots if s.sequence is not None]
+        running.sort(key=lambda s: s.sequence.submitted_at if s.sequence else 0.0)
+        work = []
+        budget = self.n_batch
+        # Answers first: one token each, whatever prompts are waiting.
+        for answering in (True, False):
+            for slot in running:
+                sequence = slot.sequence
+                if sequence is None or bool(sequence.answer) is not answering or budget == 0:
+                    continue
+                past = len(slot.cached)
+                n = min(len(sequence.tokens) - past, budget)
+                work.append(_Work(slot, sequence, past, n))
+                budget -= n
+        return work
+
+    def _admit(self) -> None:
+        """Gives waiting sequences the free slot whose cache serves them best."""
+        while self._waiting:
+            free = [s for s in self._slots if s.sequence is None]
+            if not free:
+                return
+            sequence = self._waiting.popleft()
+            # At least the last prompt token is computed anew: its logits are needed.
+            usable = len(sequence.tokens) - 1
+            kept = {
+                s.index: self.state.keepable(
+                    s.index, len(s.cached), min(_common_prefix(s.cached, sequence.tokens), usable)
+                )
+                for s in free
+            }
+            slot = max(free, key=lambda s: (kept[s.index], -len(s.cached)))
+            self._keep(slot, kept[slot.index])
+            sequence.timings.cached_tokens = kept[slot.index]
+            sequence.slot, slot.sequence = slot, sequence
+
+    def _keep(self, slot: _Slot, n: int) -> None:
+        del slot.cached[n:]
+        if n == 0:
+            self.state.reset(slot.index)
+
+    def _run(self, work: Seq[_Work]) -> F32:
+        parts = []
+        rows = []
+        end = 0
+        for w in work:
+            tokens = w.sequence.tokens[w.past : w.past + w.n]
+            parts.append((w.slot, Segment(w.slot.index, w.past, w.n), tokens))
+            end += w.n
+            if w.wants_logits:
+                rows.append(end - 1)
+        return self._forward(parts, np.array(rows, np.int32))
+
+    def _forward(self, parts: Seq[tuple[_Slot, Segment, list[int]]], out_rows: npt.NDArray[np.int32]) -> F32:
+        """Runs tokens through the model and records them as cached. float32 [len(out_rows), n_vocab]."""
+        ops = self.model.ops
+        tokens = np.array([t for _, _, ids in parts for t in ids], np.int32)
+        try:
+            batch = ops.batch([segment for _, segment, _ in parts])
+            logits = ops.to_numpy(self.model.forward(tokens, batch, self.state, out_rows))
+        except BaseException:
+            # An interrupted step leaves layers out of step with each other: what these slots hold is void.
+            for slot, _, _ in parts:
+                self._keep(slot, 0)
+                if slot.sequence is not None:
+                    self._finish(slot.sequence, FinishReason.CANCELLED)
+            raise
+        for slot, _, ids in parts:
+            slot.cached.extend(ids)
+        if logits.size and not math.isfinite(float(logits.max())):
+            raise ModelFileError(
+                f"{self.model.spec.name}: the model computed NaN or infinite logits; its weights are probably "
+                "damaged: verify or download the file again"
+            )
+        return logits
+
+    def _postprocess(self, work: Seq[_Work], logits: F32) -> list[TokenEvent]:
+        return [self._advance(w.sequence, row) for w, row in zip(work, logits, strict=True)]
+
+    def _advance(self, sequence: Sequence, logits: F32) -> TokenEvent:
+        request, timings = sequence.request, sequence.timings
+        token = sequence.sampler.sample(logits, sequence.tokens)
+        sequence.tokens.append(token)
+        now = time.perf_counter()
+        timings.generated_tokens += 1
+        if timings.generated_tokens == 1:
+            sequence.first_token_at = now
+            timings.prompt_seconds = now - sequence.submitted_at
+        timings.decode_seconds = now - sequence.first_token_at
+        logprob = None
+        if request.n_logprobs is not None:
+            logprob = token_logprob(logits, token, request.n_logprobs)
+        ended = token in self.tokenizer.eog_ids and not request.ignore_eos
+        text = "" if ended else sequence.stops.push(sequence.stream.push(token))
+        if ended or sequence.stops.stopped:
+            reason: FinishReason | None = FinishReason.STOP
+        elif timings.generated_tokens == request.max_tokens:
+            reason = FinishReason.LENGTH
+        elif len(sequence.tokens) >= self.ctx_tokens:
+            reason = FinishReason.CONTEXT
+        else:
+            reason = None
+        if reason is not None:
+            if not sequence.stops.stopped:
+                text += sequence.stops.push(sequence.stream.flush()) + sequence.stops.flush()
+            self._finish(sequence, reason)
+        return TokenEvent(sequence, token, text, logprob)
+
+    def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        sequence.finish_reason = reason
+        if sequence.slot is not None:
+            sequence.slot.sequence = None
+            sequence.slot = None
+        else:
+            self._waiting = deque(s for s in self._waiting if s is not sequence)
+
+
+def _common_prefix(a: Seq[int], b: Seq[int]) -> int:
+    n = min(len(a), len(b))
+    return next((i for i in range(n) if a[i] != b[i]), n)
