@@ -1,8 +1,8 @@
 """The Python API: `load` a model, then `generate`, `chat` or ask for `logits`.
 
-    model = pintpot.load("file.gguf")
-    for piece in model.generate("Once upon a time", max_tokens=64):
-        print(piece, end="")
+model = pintpot.load("file.gguf")
+for piece in model.generate("Once upon a time", max_tokens=64):
+    print(piece, end="")
 """
 
 from __future__ import annotations
@@ -103,7 +103,12 @@ class LLM:
     """A loaded model. Calls may come from several threads; they take turns."""
 
     def __init__(
-        self, path: Path, engine: Engine, tokenizer: Tokenizer, template: ChatTemplate | None, n_threads: int,
+        self,
+        path: Path,
+        engine: Engine,
+        tokenizer: Tokenizer,
+        template: ChatTemplate | None,
+        n_threads: int,
         weights_bytes: int,
     ) -> None:
         self.path = path
@@ -148,7 +153,9 @@ class LLM:
         unknown = set(sampling) - set(SamplingParams.__dataclass_fields__)
         if unknown:
             known = ", ".join(SamplingParams.__dataclass_fields__)
-            raise UsageError(f"unknown sampling parameter {', '.join(sorted(unknown))}: expected one of {known}")
+            raise UsageError(
+                f"unknown sampling parameter {', '.join(sorted(unknown))}: expected one of {known}"
+            )
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
         return Generation(
@@ -203,8 +210,8 @@ def load(
 ) -> LLM:
     """Opens a GGUF file (or `demo`) for running. Weights stay memory-mapped.
 
-    `ctx`: tokens the context holds (None: what the model was trained for, at most 32,768); `threads`: None for
-    one a physical core; `batch`: prompt tokens computed together; `slots`: sequences kept side by side;
+    `ctx`: tokens the context holds (None: what the model was trained for, at most 32,768); `threads`: None
+    for one a physical core; `batch`: prompt tokens computed together; `slots`: sequences kept side by side;
     `cache_type_k/v`: f32, f16 or q8_0. Raises ModelFileError, UnsupportedError or UsageError.
     """
     from pintpot.kernels.cpu import CpuOps

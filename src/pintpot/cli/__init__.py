@@ -1,5 +1,5 @@
-"""The command line. Exit codes: 0 done; 1 an error in a file or run, told in one line; 2 wrong usage; 70 a bug
-in pintpot; 130 interrupted."""
+"""The command line. Exit codes: 0 done; 1 an error in a file or run, told in one line; 2 wrong usage;
+70 a bug in pintpot; 130 interrupted."""
 
 from __future__ import annotations
 

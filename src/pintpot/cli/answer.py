@@ -37,7 +37,7 @@ def _interrupt_flag() -> Iterator[list[bool]]:
         signal.signal(signal.SIGINT, previous)
 
 
-def stream(llm: LLM, generation: Generation, *, show: bool) -> None:
+def stream(generation: Generation, *, show: bool) -> None:
     """Runs an answer to its end or to Ctrl-C, writing it as it comes."""
     n_prompt = generation.timings.prompt_tokens
     progress = show and sys.stderr.isatty() and n_prompt >= _PROGRESS_FROM_TOKENS
@@ -46,7 +46,9 @@ def stream(llm: LLM, generation: Generation, *, show: bool) -> None:
             if progress:
                 done = generation.prompt_done
                 reading = not generation.tokens
-                sys.stderr.write(f"\r\x1b[Kreading the prompt: {done:,} of {n_prompt:,} tokens" if reading else "\r\x1b[K")
+                sys.stderr.write(
+                    f"\r\x1b[Kreading the prompt: {done:,} of {n_prompt:,} tokens" if reading else "\r\x1b[K"
+                )
                 sys.stderr.flush()
                 progress = reading
             if show and piece:
@@ -65,7 +67,9 @@ def stats_line(llm: LLM, generation: Generation) -> str:
         parts.append(f"answer {t.generated_tokens:,} tokens, {t.decode_tokens_s:.1f} tok/s")
     memory = resident_bytes()
     if memory is not None:
-        parts.append(f"memory {human_bytes(memory['private'])} + {human_bytes(memory['mapped'])} mapped weights")
+        parts.append(
+            f"memory {human_bytes(memory['private'])} + {human_bytes(memory['mapped'])} mapped weights"
+        )
     if generation.finish_reason is FinishReason.CONTEXT:
         parts.append(f"the context of {llm.ctx_tokens:,} tokens is full (-c gives more)")
     elif generation.finish_reason is FinishReason.CANCELLED:

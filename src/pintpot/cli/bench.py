@@ -35,7 +35,9 @@ def bench(
         str, typer.Option("-d", "--n-depth", help="Tokens in the context beforehand (comma-separated).")
     ] = "0",
     repetitions: Annotated[int, typer.Option("-r", "--repetitions", min=1, help="Runs of each test.")] = 3,
-    output: Annotated[OutputFormat, typer.Option("-o", "--output", help="How to print.")] = OutputFormat.TABLE,
+    output: Annotated[
+        OutputFormat, typer.Option("-o", "--output", help="How to print.")
+    ] = OutputFormat.TABLE,
     threads: Threads = None,
     batch_size: BatchSize = 512,
     cache_type_k: CacheTypeK = "f16",
@@ -45,12 +47,19 @@ def bench(
     from pintpot.llm import load
 
     prompts, gens, depths = _numbers("-p", n_prompt), _numbers("-n", n_gen), _numbers("-d", n_depth)
-    tests = [("pp", n, d) for d in depths for n in prompts if n] + [("tg", n, d) for d in depths for n in gens if n]
+    tests = [("pp", n, d) for d in depths for n in prompts if n] + [
+        ("tg", n, d) for d in depths for n in gens if n
+    ]
     if not tests:
         raise UsageError("nothing to measure: give -p or -n a positive number")
     ctx = max(max(d, 1) + n + 1 for _, n, d in tests)
     llm = load(
-        model, ctx=ctx, threads=threads, batch=batch_size, cache_type_k=cache_type_k, cache_type_v=cache_type_v
+        model,
+        ctx=ctx,
+        threads=threads,
+        batch=batch_size,
+        cache_type_k=cache_type_k,
+        cache_type_v=cache_type_v,
     )
     rows = _measure(llm, tests, repetitions)
     for row in rows:
@@ -131,14 +140,21 @@ def _print(rows: list[dict[str, Any]], output: OutputFormat) -> None:
         import csv
         import sys
 
-        writer = csv.DictWriter(sys.stdout, [k for k in rows[0] if k != "samples_tokens_s"], extrasaction="ignore")
+        writer = csv.DictWriter(
+            sys.stdout, [k for k in rows[0] if k != "samples_tokens_s"], extrasaction="ignore"
+        )
         writer.writeheader()
         writer.writerows(rows)
         return
     header = ["model", "type", "size", "backend", "threads", "test", "tok/s"]
     cells = [
         [
-            r["model"], r["type"], human_bytes(r["size_bytes"]), r["backend"], str(r["threads"]), r["test"],
+            r["model"],
+            r["type"],
+            human_bytes(r["size_bytes"]),
+            r["backend"],
+            str(r["threads"]),
+            r["test"],
             f"{r['tokens_s']:.2f} ± {r['stddev_tokens_s']:.2f}",
         ]
         for r in rows

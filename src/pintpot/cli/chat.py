@@ -93,12 +93,17 @@ class Chat:
             generation = self._llm.generate(text, **options)
         else:
             system = [{"role": "system", "content": self._system}] if self._system else []
-            generation = self._llm.chat([*system, *self._messages, {"role": "user", "content": text}], **options)
+            generation = self._llm.chat(
+                [*system, *self._messages, {"role": "user", "content": text}], **options
+            )
         self._last = generation
-        stream(self._llm, generation, show=True)
+        stream(generation, show=True)
         print()  # noqa: T201
         note(stats_line(self._llm, generation))
-        self._messages += [{"role": "user", "content": text}, {"role": "assistant", "content": generation.text}]
+        self._messages += [
+            {"role": "user", "content": text},
+            {"role": "assistant", "content": generation.text},
+        ]
 
     def _set(self, rest: str) -> None:
         name, _, value = rest.removeprefix("parameter ").strip().partition(" ")
@@ -140,7 +145,9 @@ def _number(name: str, value: str, kind: type[int] | type[float]) -> float:
     try:
         return kind(value)
     except ValueError:
-        raise UsageError(f"{name} is {value!r}: expected a {'whole number' if kind is int else 'number'}") from None
+        raise UsageError(
+            f"{name} is {value!r}: expected a {'whole number' if kind is int else 'number'}"
+        ) from None
 
 
 def _read_message() -> str:
@@ -156,6 +163,6 @@ def _read_message() -> str:
 
 def _enable_line_editing() -> None:
     try:
-        import readline  # noqa: F401, PLC0415  importing it gives input() history and editing
+        import readline  # noqa: F401  importing it gives input() history and editing
     except ImportError:
         note("(no line editing: this Python has no readline)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,8 +13,7 @@ from pintpot.cli.options import BatchSize, CacheTypeK, CacheTypeV, CtxSize, Mode
 from pintpot.errors import UsageError
 
 if TYPE_CHECKING:
-    from pintpot.llm import LLM, Generation
-    from pintpot.runtime.sampler import SamplingParams
+    from pintpot.llm import LLM
 
 _SAMPLING = "Sampling"
 _OUTPUT = "Output"
@@ -23,7 +23,9 @@ def run(
     model: Model,
     prompt: Annotated[
         str | None,
-        typer.Argument(help="What to say; without it, a conversation (or standard input).", show_default=False),
+        typer.Argument(
+            help="What to say; without it, a conversation (or standard input).", show_default=False
+        ),
     ] = None,
     file: Annotated[
         Path | None, typer.Option("-f", "--file", help="Read the prompt from a file.", show_default=False)
@@ -36,18 +38,27 @@ def run(
     ] = False,
     n_predict: Annotated[
         int,
-        typer.Option("-n", "--predict", "--n-predict", min=-1, help="Most tokens to generate; -1: until it ends."),
+        typer.Option(
+            "-n", "--predict", "--n-predict", min=-1, help="Most tokens to generate; -1: until it ends."
+        ),
     ] = -1,
     stop: Annotated[
         list[str] | None,
-        typer.Option("-r", "--reverse-prompt", "--stop", help="Stop at this text (repeatable).", show_default=False),
+        typer.Option(
+            "-r", "--reverse-prompt", "--stop", help="Stop at this text (repeatable).", show_default=False
+        ),
     ] = None,
     ignore_eos: Annotated[
         bool, typer.Option("--ignore-eos", help="Go on after the end-of-generation token.")
     ] = False,
     temp: Annotated[
         float,
-        typer.Option("--temp", "--temperature", help="Temperature; 0: always the likeliest token.", rich_help_panel=_SAMPLING),
+        typer.Option(
+            "--temp",
+            "--temperature",
+            help="Temperature; 0: always the likeliest token.",
+            rich_help_panel=_SAMPLING,
+        ),
     ] = 0.8,
     top_k: Annotated[int, typer.Option("--top-k", help="0: off.", rich_help_panel=_SAMPLING)] = 40,
     top_p: Annotated[float, typer.Option("--top-p", help="1: off.", rich_help_panel=_SAMPLING)] = 0.95,
@@ -60,7 +71,9 @@ def run(
     ] = 1.0,
     repeat_last_n: Annotated[
         int,
-        typer.Option("--repeat-last-n", help="Tokens penalties look back; -1: all.", rich_help_panel=_SAMPLING),
+        typer.Option(
+            "--repeat-last-n", help="Tokens penalties look back; -1: all.", rich_help_panel=_SAMPLING
+        ),
     ] = 64,
     frequency_penalty: Annotated[float, typer.Option("--frequency-penalty", rich_help_panel=_SAMPLING)] = 0.0,
     presence_penalty: Annotated[float, typer.Option("--presence-penalty", rich_help_panel=_SAMPLING)] = 0.0,
@@ -70,15 +83,22 @@ def run(
     logit_bias: Annotated[
         list[str] | None,
         typer.Option(
-            "-l", "--logit-bias", metavar="ID(+/-)BIAS", help="Make a token likelier or not: 15043+1 (repeatable).",
-            show_default=False, rich_help_panel=_SAMPLING,
+            "-l",
+            "--logit-bias",
+            metavar="ID(+/-)BIAS",
+            help="Make a token likelier or not: 15043+1 (repeatable).",
+            show_default=False,
+            rich_help_panel=_SAMPLING,
         ),
     ] = None,
     logprobs: Annotated[
         int | None,
         typer.Option(
-            "--logprobs", min=0, help="With --json: log-probabilities, and those of the N likeliest tokens.",
-            show_default=False, rich_help_panel=_OUTPUT,
+            "--logprobs",
+            min=0,
+            help="With --json: log-probabilities, and those of the N likeliest tokens.",
+            show_default=False,
+            rich_help_panel=_OUTPUT,
         ),
     ] = None,
     json_output: Annotated[
@@ -118,7 +138,12 @@ def run(
         raise UsageError("--raw takes no system prompt: put it into the prompt")
     text = _prompt_text(prompt, file)
     llm = load(
-        model, ctx=ctx_size, threads=threads, batch=batch_size, cache_type_k=cache_type_k, cache_type_v=cache_type_v
+        model,
+        ctx=ctx_size,
+        threads=threads,
+        batch=batch_size,
+        cache_type_k=cache_type_k,
+        cache_type_v=cache_type_v,
     )
     options: dict[str, Any] = {
         "params": params,
@@ -141,14 +166,10 @@ def parse_logit_bias(items: list[str]) -> dict[int, float]:
     """`15043+1`, `15043-0.5`, `15043-inf` as llama.cpp writes them."""
     biases = {}
     for item in items:
-        at = max(item.find("+"), item.find("-"))
-        number = item[:at]
-        try:
-            if at < 1:
-                raise ValueError
-            biases[int(number)] = float(item[at:])
-        except ValueError:
-            raise UsageError(f"--logit-bias {item!r}: expected TOKEN_ID(+/-)BIAS, such as 15043+1") from None
+        parts = re.fullmatch(r"(\d+)([+-](?:inf|\d+\.?\d*))", item)
+        if parts is None:
+            raise UsageError(f"--logit-bias {item!r}: expected TOKEN_ID(+/-)BIAS, such as 15043+1")
+        biases[int(parts[1])] = float(parts[2])
     return biases
 
 
@@ -168,7 +189,13 @@ def _prompt_text(prompt: str | None, file: Path | None) -> str | None:
 
 
 def _answer_once(
-    llm: LLM, text: str, system: str | None, raw: bool, options: dict[str, Any], json_output: bool, quiet: bool
+    llm: LLM,
+    text: str,
+    system: str | None,
+    raw: bool,
+    options: dict[str, Any],
+    json_output: bool,
+    quiet: bool,
 ) -> None:
     from pintpot.cli.answer import result_json, stats_line, stream
     from pintpot.cli.text import note
@@ -178,7 +205,7 @@ def _answer_once(
     else:
         messages = [{"role": "system", "content": system}] if system else []
         generation = llm.chat([*messages, {"role": "user", "content": text}], **options)
-    stream(llm, generation, show=not json_output)
+    stream(generation, show=not json_output)
     if json_output:
         typer.echo(result_json(llm, generation))
     else:

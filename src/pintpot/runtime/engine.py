@@ -287,8 +287,8 @@ class Engine:
             slot.cached.extend(ids)
         if logits.size and not math.isfinite(float(logits.max())):
             raise ModelFileError(
-                f"{self.model.spec.name}: the model computed NaN or infinite logits; its weights are probably "
-                "damaged: verify or download the file again"
+                f"{self.model.spec.name}: the model computed NaN or infinite logits; its weights are "
+                "probably damaged: verify or download the file again"
             )
         return logits
 

@@ -16,9 +16,7 @@ def _random_tokens(engine: Engine, n: int, rng: np.random.Generator) -> list[int
 
 def _finish(engine: Engine, prompt: list[int], n_tokens: int) -> tuple[float, float]:
     """Seconds until the first token, and from there to the last."""
-    sequence = engine.submit(
-        Request(tuple(prompt), params=_GREEDY, max_tokens=n_tokens, ignore_eos=True)
-    )
+    sequence = engine.submit(Request(tuple(prompt), params=_GREEDY, max_tokens=n_tokens, ignore_eos=True))
     while sequence.finish_reason is None:
         engine.step()
     return sequence.timings.prompt_seconds, sequence.timings.decode_seconds
@@ -34,6 +32,6 @@ def measure_prefill(engine: Engine, n_tokens: int, depth: int, rng: np.random.Ge
 
 
 def measure_decode(engine: Engine, n_tokens: int, depth: int, rng: np.random.Generator) -> float:
-    """Tokens a second for `n_tokens` greedy tokens after `depth` (at least one) random ones, sampling included."""
+    """Tokens a second for `n_tokens` greedy tokens, sampling included, after `depth` (or 1) others."""
     _, seconds = _finish(engine, _random_tokens(engine, max(depth, 1), rng), n_tokens + 1)
     return n_tokens / seconds

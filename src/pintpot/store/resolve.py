@@ -21,7 +21,9 @@ def resolve_model(name: str | Path) -> Path:
         hint = f"it holds {', '.join(files[:3])}" if files else "it holds no .gguf file"
         raise ModelFileError(f"{path}: is a folder; name a GGUF file ({hint})")
     if not path.exists():
-        raise ModelFileError(f"{path}: no such file; give the path of a GGUF file, or `{DEMO}` for the built-in model")
+        raise ModelFileError(
+            f"{path}: no such file; give the path of a GGUF file, or `{DEMO}` for the built-in model"
+        )
     if not path.is_file():
         raise ModelFileError(f"{path}: is not a regular file; give the path of a GGUF file")
     return path
