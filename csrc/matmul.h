@@ -32,8 +32,8 @@ struct Matrix {
 // How activations must be prepared for a weight type.
 enum class ActKind : int32_t {
   f32,       // as they are
-  q8_block,  // int8, one float scale and the sum per 32 values (types with 32-value blocks, IQ4_XS)
-  q8_super,  // int8, one float scale per 256 values, int16 sums per 16 (K-quants)
+  q8_block,  // int8, one float scale and the sum per 32 values (types with 32-value blocks)
+  q8_super,  // int8, one float scale per 256 values, int16 sums per 16 (K-quants, IQ4_XS)
 };
 ActKind act_kind(TensorType type);
 int64_t act_row_bytes(ActKind kind, int64_t cols);
