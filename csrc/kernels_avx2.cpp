@@ -1,6 +1,16 @@
 // The AVX2 level (with FMA and F16C). Everything here lives in an unnamed namespace: see matmul_kernels.h.
-#include "matmul_kernels.h"
+#include "simd/lanes_avx2.h"
+
+#include "formats_simd.inl"
+#include "matmul_float.inl"
+#include "matmul_simd.inl"
+#include "prepare_simd.inl"
 
 namespace pintpot {
-const MatmulKernels& matmul_kernels_avx2() { return matmul_kernels_scalar(); }
+
+const MatmulKernels& matmul_kernels_avx2() {
+  static constexpr MatmulKernels kernels{tile_fn, prepare_block, prepare_super};
+  return kernels;
+}
+
 }  // namespace pintpot
