@@ -183,7 +183,8 @@ class KVLayout:
 @dataclass(frozen=True, slots=True)
 class DeltaStateLayout:
     """Recurrent state of one gated delta net layer, float32: the last conv_kernel-1 inputs of the
-    convolution [n_slots, conv_kernel-1, conv_dim] and the memory [n_slots, n_head_v, head_dim_k, head_dim_v]."""
+    convolution [n_slots, conv_kernel-1, conv_dim] and the memory [n_slots, n_head_v, head_dim_k,
+    head_dim_v]."""
 
     n_slots: int
     n_head_v: int

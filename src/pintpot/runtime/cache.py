@@ -1,0 +1,152 @@
+"""The memory of conversations: per layer a KV cache or a recurrent state, for a number of slots."""
+
+from __future__ import annotations
+
+from pintpot.errors import UsageError
+from pintpot.kernels.api import DeltaStateLayout, KVLayout, KVType, Prepared
+from pintpot.models.base import Model
+from pintpot.spec import AttentionLayer, DeltaNetLayer, ModelSpec
+
+Q8_BLOCK = 32  # head dimensions of a q8_0 cache are multiples of this
+RING_STEP = 32  # ring capacities are rounded up to this
+
+
+def layer_layouts(
+    spec: ModelSpec,
+    *,
+    n_slots: int,
+    ctx_tokens: int,
+    n_batch: int,
+    type_k: KVType = KVType.F16,
+    type_v: KVType = KVType.F16,
+) -> list[KVLayout | DeltaStateLayout | None]:
+    """What each layer keeps; None for one that reads another layer's cache.
+
+    A sliding-window layer keeps a ring of window + n_batch tokens (rounded up), never more than the context:
+    enough for `n_batch` new tokens to be written before the oldest of them attends to its window.
+    """
+    layouts: list[KVLayout | DeltaStateLayout | None] = []
+    for i, layer in enumerate(spec.layers):
+        match layer.mixer:
+            case AttentionLayer() as a if a.kv_layer != i:
+                layouts.append(None)
+            case AttentionLayer() as a:
+                capacity = ctx_tokens
+                if a.window is not None:
+                    ring = -(-(a.window + n_batch) // RING_STEP) * RING_STEP
+                    capacity = min(ctx_tokens, ring)
+                layouts.append(
+                    KVLayout(n_slots, capacity, a.n_head_kv, a.head_dim_k, a.head_dim_v, type_k, type_v)
+                )
+            case DeltaNetLayer() as d:
+                layouts.append(
+                    DeltaStateLayout(
+                        n_slots, d.n_head_v, d.head_dim_k, d.head_dim_v, d.conv_dim, d.conv_kernel
+                    )
+                )
+    return layouts
+
+
+class ModelState:
+    """The caches of `model` for `n_slots` sequences of up to `ctx_tokens` tokens, `n_batch` new ones a step.
+
+    `layers[i]` is what layer i reads and writes; layers that share a cache hold the same object.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        n_slots: int,
+        ctx_tokens: int,
+        n_batch: int,
+        type_k: KVType = KVType.F16,
+        type_v: KVType = KVType.F16,
+    ) -> None:
+        spec = model.spec
+        _check_head_dims(spec, type_k, type_v)
+        self.n_slots = n_slots
+        self.ctx_tokens = ctx_tokens
+        self._layouts = layer_layouts(
+            spec,
+            n_slots=n_slots,
+            ctx_tokens=ctx_tokens,
+            n_batch=n_batch,
+            type_k=type_k,
+            type_v=type_v,
+        )
+        self.layers: list[Prepared] = []
+        for layer, layout in zip(spec.layers, self._layouts, strict=True):
+            match layout:
+                case KVLayout():
+                    self.layers.append(model.ops.kv_cache(layout))
+                case DeltaStateLayout():
+                    self.layers.append(model.ops.delta_state(layout))
+                case None:
+                    owner = layer.mixer.kv_layer if isinstance(layer.mixer, AttentionLayer) else 0
+                    self.layers.append(self.layers[owner])
+        self._windows = [
+            (layer.mixer.window, layout.capacity)
+            for layer, layout in zip(spec.layers, self._layouts, strict=True)
+            if isinstance(layer.mixer, AttentionLayer) and isinstance(layout, KVLayout) and layer.mixer.window
+        ]
+        self._recurrent = any(isinstance(layout, DeltaStateLayout) for layout in self._layouts)
+        # How far each slot was ever written since its reset: rings have lost what lies a capacity before.
+        self._written = [0] * n_slots
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of all slots together."""
+        return sum(
+            layer.nbytes
+            for layer, layout in zip(self.layers, self._layouts, strict=True)
+            if layout is not None
+        )
+
+    def reset(self, slot: int) -> None:
+        """Empties a slot."""
+        self._written[slot] = 0
+        for layer, layout in zip(self.layers, self._layouts, strict=True):
+            if isinstance(layout, DeltaStateLayout):
+                layer.reset(slot)
+
+    def keepable(self, slot: int, cached: int, wanted: int) -> int:
+        """How many of the first `wanted` of the `cached` tokens in a slot can be built upon: all or none.
+
+        A recurrent state cannot go back, and a sliding-window ring only as far as it still holds the window.
+        """
+        written = self._written[slot] = max(self._written[slot], cached)
+        if wanted == cached == written:
+            return wanted
+        if self._recurrent:
+            return 0
+        for window, capacity in self._windows:
+            oldest_needed = max(0, wanted + 1 - window)
+            if oldest_needed < written - capacity:
+                return 0
+        return wanted
+
+    def copy_slot(self, src: int, dst: int, n_tokens: int) -> None:
+        """Makes slot `dst` hold what slot `src` holds, `n_tokens` tokens."""
+        for layer, layout in zip(self.layers, self._layouts, strict=True):
+            match layout:
+                case KVLayout():
+                    layer.copy_slot(src, dst, n_tokens)
+                case DeltaStateLayout():
+                    layer.copy_slot(src, dst)
+                case None:
+                    pass
+        self._written[dst] = max(self._written[src], n_tokens)
+
+
+def _check_head_dims(spec: ModelSpec, type_k: KVType, type_v: KVType) -> None:
+    for i, layer in enumerate(spec.layers):
+        a = layer.mixer
+        if not isinstance(a, AttentionLayer):
+            continue
+        for kind, dim, flag in ((type_k, a.head_dim_k, "k"), (type_v, a.head_dim_v, "v")):
+            if kind is KVType.Q8_0 and dim % Q8_BLOCK:
+                raise UsageError(
+                    f"cache type q8_0 for {flag} needs heads of a multiple of {Q8_BLOCK} values, "
+                    f"and layer {i} of {spec.name} has {dim}: use f16"
+                )
