@@ -1,0 +1,289 @@
+// Kernels of attention.h, included inside an instruction set's namespace after tile_kernels.inl.
+
+inline constexpr int64_t kGroups = kKvBlock / kLanes;  // groups of 16 keys in a block
+
+inline int64_t round_lanes(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
+
+inline std::byte* kv_block(const KvHead& kv, std::byte* base, int64_t block) {
+  return base + block % kv.n_blocks * kv.block_stride;
+}
+
+// Calls body(panel) with group g of a block's keys, or with strip s of its values.
+template <class Body>
+inline void with_keys(const KvHead& kv, const std::byte* block, int64_t g, Body&& body) {
+  const int64_t at = g * kv.dim_k * kLanes;
+  switch (kv.type_k) {
+    case KvType::f32: return body(PanelF32{reinterpret_cast<const float*>(block) + at});
+    case KvType::f16: return body(PanelF16{reinterpret_cast<const uint16_t*>(block) + at});
+    case KvType::q8_0: {
+      const auto* scales = reinterpret_cast<const uint16_t*>(block + kKvBlock * kv.dim_k);
+      return body(PanelQ8Keys{reinterpret_cast<const int8_t*>(block) + at,
+                              scales + g * (kv.dim_k / 32) * kLanes, zero()});
+    }
+  }
+}
+
+template <class Body>
+inline void with_values(const KvHead& kv, const std::byte* block, int64_t s, Body&& body) {
+  const int64_t at = s * kKvBlock * kLanes;
+  switch (kv.type_v) {
+    case KvType::f32: return body(PanelF32{reinterpret_cast<const float*>(block) + at});
+    case KvType::f16: return body(PanelF16{reinterpret_cast<const uint16_t*>(block) + at});
+    case KvType::q8_0: {
+      const auto* scales = reinterpret_cast<const uint16_t*>(block + kKvBlock * kv.dim_v) + s / 2 * kKvBlock;
+      alignas(64) float f[kKvBlock];
+      for (int64_t i = 0; i < kKvBlock; i += kLanes) store(f + i, load_f16(scales + i));
+      return body(PanelQ8Values{reinterpret_cast<const int8_t*>(block) + at, f});
+    }
+  }
+}
+
+template <class Panel>
+inline void unpack(Panel panel, int64_t begin, int64_t end, float* out) {
+  for (int64_t i = begin; i < end; ++i) {
+    if (i % 32 == 0 || i == begin) panel.begin(i);
+    store(out + i * kLanes, panel.at(i));
+  }
+}
+
+// Where an AttendTask's scratch floats go.
+struct AttendScratch {
+  float* scores;  // [rows, 64], then the softmax weights
+  float* keep;    // [rows], what the block multiplies earlier sums by
+  float* keys;    // [4][dim_k][16]
+  float* values;  // [dim_v / 16][64][16]
+};
+
+int64_t attend_scratch(int64_t rows, int64_t dim_k, int64_t dim_v) {
+  return rows * kKvBlock + round_lanes(rows) + kKvBlock * (dim_k + round_lanes(dim_v));
+}
+
+inline AttendScratch carve(const AttendTask& t) {
+  AttendScratch s;
+  s.scores = t.scratch;
+  s.keep = s.scores + t.rows * kKvBlock;
+  s.keys = s.keep + round_lanes(t.rows);
+  s.values = s.keys + kKvBlock * t.kv.dim_k;
+  return s;
+}
+
+// Lanes of `s` outside [lo, hi) become -inf.
+inline F32x16 mask_lanes(F32x16 s, int64_t lo, int64_t hi) {
+  const F32x16 lane = iota(), dead = set1(-__builtin_inff());
+  s = select_lt(lane, set1(static_cast<float>(lo < 0 ? 0 : lo)), dead, s);
+  return select_lt(lane, set1(static_cast<float>(hi > 16 ? 16 : hi)), s, dead);
+}
+
+// One row's scores of a block become softmax weights against the running maximum. Keys [lo, hi) of the
+// block count; groups [g0, g1) hold scores.
+inline void softmax_row(float* s, int64_t g0, int64_t g1, int64_t lo, int64_t hi, float softcap, float& m,
+                        float& l, float& keep) {
+  keep = 1.0f;
+  if (hi <= lo) {
+    for (int64_t g = g0; g < g1; ++g) store(s + g * kLanes, zero());
+    return;
+  }
+  F32x16 top = set1(-__builtin_inff());
+  for (int64_t g = g0; g < g1; ++g) {
+    F32x16 x = load(s + g * kLanes);
+    if (softcap != 0.0f) x = mul(set1(softcap), tanh(mul(x, set1(1.0f / softcap))));
+    if (lo > g * kLanes || hi < (g + 1) * kLanes) x = mask_lanes(x, lo - g * kLanes, hi - g * kLanes);
+    store(s + g * kLanes, x);
+    top = max(top, x);
+  }
+  const float block_max = hmax(top);
+  if (block_max > m) {
+    keep = __builtin_expf(m - block_max);
+    m = block_max;
+  }
+  F32x16 sum = zero();
+  for (int64_t g = g0; g < g1; ++g) {
+    const F32x16 p = exp(sub(load(s + g * kLanes), set1(m)));
+    store(s + g * kLanes, p);
+    sum = add(sum, p);
+  }
+  l = l * keep + hsum(sum);
+}
+
+void attend(const AttendTask& t) {
+  const AttendScratch w = carve(t);
+  const KvHead& kv = t.kv;
+  const int64_t ld_o = round_lanes(kv.dim_v), strips = ld_o / kLanes;
+  // Enough rows to pay for unpacking a block once; fewer read the stored format directly.
+  const bool unpacks = t.rows > 2 * kMaxRows;
+  const bool unpack_k = unpacks && kv.type_k != KvType::f32, unpack_v = unpacks && kv.type_v != KvType::f32;
+  for (int64_t r = 0; r < t.rows; ++r) {
+    t.m[r] = -__builtin_inff();
+    t.l[r] = 0.0f;
+  }
+  for (int64_t i = 0; i < t.rows * ld_o; i += kLanes) store(t.o + i, zero());
+
+  for (int64_t b = t.key_begin / kKvBlock; b * kKvBlock < t.key_end; ++b) {
+    const std::byte* k_block = kv_block(kv, kv.k, b);
+    const std::byte* v_block = kv_block(kv, kv.v, b);
+    const int64_t base = b * kKvBlock;
+    const int64_t k0 = t.key_begin > base ? t.key_begin - base : 0;
+    const int64_t k1 = t.key_end - base < kKvBlock ? t.key_end - base : kKvBlock;
+    const int64_t g0 = k0 / kLanes, g1 = (k1 + kLanes - 1) / kLanes;
+
+    for (int64_t g = g0; g < g1; ++g) {
+      const auto products = [&](auto panel) {
+        for_row_tiles(t.rows, [&](auto rows, int64_t r) {
+          row_products<decltype(rows)::value>(t.q + r * kv.dim_k, kv.dim_k, kv.dim_k, panel,
+                                              w.scores + r * kKvBlock + g * kLanes, kKvBlock);
+        });
+      };
+      if (unpack_k) {
+        with_keys(kv, k_block, g, [&](auto panel) { unpack(panel, 0, kv.dim_k, w.keys); });
+        products(PanelF32{w.keys});
+      } else {
+        with_keys(kv, k_block, g, products);
+      }
+    }
+    for (int64_t r = 0; r < t.rows; ++r) {
+      const int64_t pos = t.pos0 + r / t.group - base;  // of the query, within the block
+      const int64_t lo = pos + 1 - t.window > k0 ? pos + 1 - t.window : k0;
+      const int64_t hi = pos + 1 < k1 ? pos + 1 : k1;
+      softmax_row(w.scores + r * kKvBlock, g0, g1, lo, hi, t.softcap, t.m[r], t.l[r], w.keep[r]);
+    }
+    for (int64_t s = 0; s < strips; ++s) {
+      const auto mix = [&](auto panel) {
+        for_row_tiles(t.rows, [&](auto rows, int64_t r) {
+          row_mix<decltype(rows)::value>(w.scores + r * kKvBlock, kKvBlock, 1, k0, k1, panel, w.keep + r, 1,
+                                         t.o + r * ld_o + s * kLanes, ld_o);
+        });
+      };
+      if (unpack_v) {
+        with_values(kv, v_block, s, [&](auto panel) { unpack(panel, k0, k1, w.values); });
+        mix(PanelF32{w.values});
+      } else {
+        with_values(kv, v_block, s, mix);
+      }
+    }
+  }
+}
+
+void merge(const MergeTask& t) {
+  float top = t.has_sink ? t.sink : -__builtin_inff();
+  for (int64_t p = 0; p < t.parts; ++p) top = t.m[p * t.stride_ml] > top ? t.m[p * t.stride_ml] : top;
+  float total = t.has_sink ? __builtin_expf(t.sink - top) : 0.0f;
+  for (int64_t p = 0; p < t.parts; ++p) {
+    float& m = t.m[p * t.stride_ml];
+    m = __builtin_expf(m - top);  // from here on the part's weight
+    total += t.l[p * t.stride_ml] * m;
+  }
+  const F32x16 inv = set1(1.0f / total);
+  for (int64_t i = 0; i < t.dim; i += kLanes) {
+    F32x16 sum = zero();
+    for (int64_t p = 0; p < t.parts; ++p)
+      sum = fma(set1(t.m[p * t.stride_ml]), load(t.o + p * t.stride_o + i), sum);
+    sum = mul(sum, inv);
+    const int64_t n = t.dim - i < kLanes ? t.dim - i : kLanes;
+    if (t.gate) sum = mul(sum, sigmoid(load_part(t.gate + i, n)));
+    store_part(t.out + i, sum, n);
+  }
+}
+
+inline float sum_squares(const float* x, int64_t n) {
+  F32x16 sum = zero();
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) sum = fma(load(x + i), load(x + i), sum);
+  if (i < n) {
+    const F32x16 tail = load_part(x + i, n - i);
+    sum = fma(tail, tail, sum);
+  }
+  return hsum(sum);
+}
+
+void prepare_head(const HeadTask& t) {
+  float factor = t.factor;
+  if (t.norm)
+    factor /= __builtin_sqrtf(sum_squares(t.x, t.dim) / static_cast<float>(t.dim) + t.eps);
+  for (int64_t i = 0; i < t.dim; i += kLanes) {
+    const int64_t n = t.dim - i < kLanes ? t.dim - i : kLanes;
+    F32x16 x = mul(load_part(t.x + i, n), set1(factor));
+    if (t.norm && t.norm_weight) x = mul(x, load_part(t.norm_weight + i, n));
+    store_part(t.out + i, x, n);
+  }
+  if (!t.cos) return;
+  // The pair (a, b) of angle i is (2i, 2i + 1) or (i, i + n_rot_half).
+  const int64_t step = t.interleaved ? 2 : 1, apart = t.interleaved ? 1 : t.n_rot_half;
+  for (int64_t i = 0; i < t.n_rot_half; ++i) {
+    float* x = t.out + i * step;
+    const float a = x[0], b = x[apart];
+    x[0] = a * t.cos[i] - b * t.sin[i];
+    x[apart] = a * t.sin[i] + b * t.cos[i];
+  }
+}
+
+// 32 floats as int8 with one scale (GGUF's Q8_0).
+inline uint16_t quantize_32(const float* x, int8_t* q, int64_t stride) {
+  float top = 0.0f;
+  for (int i = 0; i < 32; ++i) {
+    const float a = __builtin_fabsf(x[i]);
+    top = a > top ? a : top;
+  }
+  const float d = top / 127.0f, inv = d > 0.0f ? 1.0f / d : 0.0f;
+  for (int i = 0; i < 32; ++i) q[i * stride] = static_cast<int8_t>(__builtin_lrintf(x[i] * inv));
+  uint16_t h[kLanes];
+  store_f16(h, set1(d));
+  return h[0];
+}
+
+void store_key(const KvHead& kv, int64_t pos, const float* x) {
+  std::byte* block = kv_block(kv, kv.k, pos / kKvBlock);
+  const int64_t g = pos % kKvBlock / kLanes, lane = pos % kLanes;
+  const int64_t at = g * kv.dim_k * kLanes + lane;
+  switch (kv.type_k) {
+    case KvType::f32: {
+      float* out = reinterpret_cast<float*>(block) + at;
+      for (int64_t i = 0; i < kv.dim_k; ++i) out[i * kLanes] = x[i];
+      return;
+    }
+    case KvType::f16: {
+      uint16_t* out = reinterpret_cast<uint16_t*>(block) + at;
+      for (int64_t i = 0; i < kv.dim_k; i += kLanes) {
+        const int64_t n = kv.dim_k - i < kLanes ? kv.dim_k - i : kLanes;
+        uint16_t h[kLanes];
+        store_f16(h, load_part(x + i, n));
+        for (int64_t j = 0; j < n; ++j) out[(i + j) * kLanes] = h[j];
+      }
+      return;
+    }
+    case KvType::q8_0: {
+      int8_t* out = reinterpret_cast<int8_t*>(block) + at;
+      auto* scales = reinterpret_cast<uint16_t*>(block + kKvBlock * kv.dim_k);
+      for (int64_t i = 0; i < kv.dim_k / 32; ++i)
+        scales[(g * (kv.dim_k / 32) + i) * kLanes + lane] =
+            quantize_32(x + i * 32, out + i * 32 * kLanes, kLanes);
+      return;
+    }
+  }
+}
+
+void store_value(const KvHead& kv, int64_t pos, const float* x) {
+  std::byte* block = kv_block(kv, kv.v, pos / kKvBlock);
+  const int64_t row = pos % kKvBlock;
+  switch (kv.type_v) {
+    case KvType::f32:
+      for (int64_t i = 0; i < kv.dim_v; i += kLanes)
+        store(reinterpret_cast<float*>(block) + (i * kKvBlock + row * kLanes),
+              load_part(x + i, kv.dim_v - i < kLanes ? kv.dim_v - i : kLanes));
+      return;
+    case KvType::f16:
+      for (int64_t i = 0; i < kv.dim_v; i += kLanes)
+        store_f16(reinterpret_cast<uint16_t*>(block) + (i * kKvBlock + row * kLanes),
+                  load_part(x + i, kv.dim_v - i < kLanes ? kv.dim_v - i : kLanes));
+      return;
+    case KvType::q8_0: {
+      auto* scales = reinterpret_cast<uint16_t*>(block + kKvBlock * kv.dim_v);
+      for (int64_t i = 0; i < kv.dim_v; i += 32) {
+        int8_t q[32];
+        scales[i / 32 * kKvBlock + row] = quantize_32(x + i, q, 1);
+        for (int64_t half = 0; half < 2; ++half)
+          __builtin_memcpy(block + (i + half * kLanes) * kKvBlock + row * kLanes, q + half * kLanes, kLanes);
+      }
+      return;
+    }
+  }
+}

@@ -1,0 +1,164 @@
+// Kernels of delta_net.h, included inside an instruction set's namespace after attention_kernels.inl.
+
+inline constexpr int64_t kMaxTaps = 8;
+
+void conv(const ConvTask& t) {
+  const float* rows[kMaxTaps];
+  for (int64_t i = 0; i < t.n; ++i) {
+    for (int64_t j = 0; j < t.taps; ++j) {
+      const int64_t from = i + j - (t.taps - 1);
+      rows[j] = from < 0 ? t.state + (from + t.taps - 1) * t.ld_state : t.x + from * t.ldx;
+    }
+    float* out = t.out + i * t.ld_out;
+    for (int64_t c = 0; c < t.dim; c += kLanes) {
+      const int64_t n = t.dim - c < kLanes ? t.dim - c : kLanes;
+      F32x16 sum = zero();
+      if (n == kLanes)
+        for (int64_t j = 0; j < t.taps; ++j)
+          sum = fma(load(t.weight + j * t.ld_weight + c), load(rows[j] + c), sum);
+      else
+        for (int64_t j = 0; j < t.taps; ++j)
+          sum = fma(load_part(t.weight + j * t.ld_weight + c, n), load_part(rows[j] + c, n), sum);
+      store(out + c, silu(sum));
+    }
+    if (t.l2_norm) {
+      const F32x16 f = set1(t.factor / __builtin_sqrtf(sum_squares(out, t.dim) + t.eps));
+      for (int64_t c = 0; c < t.dim; c += kLanes) store(out + c, mul(load(out + c), f));
+    }
+  }
+  // The window slides by n: what lies behind it is older state while n < taps - 1.
+  for (int64_t j = 0; j < t.taps - 1; ++j) {
+    const int64_t from = t.n + j - (t.taps - 1);
+    const float* row = from < 0 ? t.state + (t.n + j) * t.ld_state : t.x + from * t.ldx;
+    __builtin_memcpy(t.state + j * t.ld_state, row, static_cast<size_t>(t.dim) * 4);
+  }
+}
+
+// Tokens handled by one sweep over the state. The sweep reads and writes each state value once and spends
+// 3 multiply-adds a token on it, the recurrence's own count; the corrections among the tokens of a block
+// grow with its length. 16 fills one group of lanes.
+inline constexpr int64_t kDeltaBlock = kLanes;
+
+int64_t delta_scratch(int64_t dim_k, int64_t dim_v) {
+  return kDeltaBlock * (dim_k + round_lanes(dim_v) + 5 * kLanes) + 4 * kLanes;
+}
+
+// One block of at most 16 tokens of a v head. With G_i = g_0 + ... + g_i, the recurrence unrolls to
+//   d_i = beta_i (v_i - e^{G_i} S^T k_i) - sum_{j<i} beta_i e^{G_i - G_j} (k_i.k_j) d_j
+//   o_i = e^{G_i} S^T q_i + sum_{j<=i} e^{G_i - G_j} (q_i.k_j) d_j
+//   S'  = e^{G_last} S + sum_j e^{G_last - G_j} k_j d_j^T
+// where every exponent is <= 0. (Yang et al. 2024, arXiv:2412.06464, section 3.3.)
+struct DeltaBlock {
+  const DeltaTask& t;
+  int64_t first, n;      // tokens [first, first + n)
+  float* keys;           // [dim_k][16], the block's keys transposed
+  float* out;            // [16, dim_v rounded up]
+  float* a;              // [16][16], weights of earlier d in d
+  float* p;              // [16][16], weights of d in o
+  float* u;              // [16][16], S^T k of a strip
+  float* w;              // [16][16], S^T q of a strip
+  float* d;              // [16][16]
+  float* sums;           // [16], G
+  float* decay;          // [16], e^G
+  float* to_last;        // [16], e^{G_last - G}
+  float* beta;           // [16]
+
+  DeltaBlock(const DeltaTask& task, int64_t token, int64_t count) : t(task), first(token), n(count) {
+    float* s = task.scratch;
+    const auto take = [&s](int64_t size) {
+      float* r = s;
+      s += size;
+      return r;
+    };
+    keys = take(task.dim_k * kLanes);
+    out = take(kDeltaBlock * round_lanes(task.dim_v));
+    for (float** m : {&a, &p, &u, &w, &d}) *m = take(kLanes * kLanes);
+    for (float** m : {&sums, &decay, &to_last, &beta}) *m = take(kLanes);
+  }
+
+  void gates() {
+    float total = 0.0f;
+    for (int64_t i = 0; i < kDeltaBlock; ++i) {
+      if (i < n) total += t.g[(first + i) * t.ld_gate];
+      sums[i] = total;
+      beta[i] = i < n ? t.beta[(first + i) * t.ld_gate] : 0.0f;
+    }
+    store(decay, exp(load(sums)));
+    store(to_last, exp(sub(set1(total), load(sums))));
+  }
+
+  void dots() {
+    const float* k = t.k + first * t.dim_k;
+    const float* q = t.q + first * t.dim_k;
+    for (int64_t i = 0; i < t.dim_k; ++i)
+      for (int64_t j = 0; j < kLanes; ++j) keys[i * kLanes + j] = j < n ? k[j * t.dim_k + i] : 0.0f;
+    for_row_tiles(n, [&](auto rows, int64_t r) {
+      row_products<decltype(rows)::value>(k + r * t.dim_k, t.dim_k, t.dim_k, PanelF32{keys}, a + r * kLanes,
+                                          kLanes);
+      row_products<decltype(rows)::value>(q + r * t.dim_k, t.dim_k, t.dim_k, PanelF32{keys}, p + r * kLanes,
+                                          kLanes);
+    });
+    for (int64_t i = 0; i < n; ++i) {
+      const F32x16 between = exp(sub(set1(sums[i]), load(sums)));
+      store(a + i * kLanes, mul(mul(between, set1(beta[i])), load(a + i * kLanes)));
+      store(p + i * kLanes, mul(between, load(p + i * kLanes)));
+    }
+  }
+
+  void strip(int64_t s) {
+    float* state = t.state + s * t.dim_k * kLanes;
+    const float* k = t.k + first * t.dim_k;
+    const float* q = t.q + first * t.dim_k;
+    for_row_tiles(n, [&](auto rows, int64_t r) {
+      row_products<decltype(rows)::value>(k + r * t.dim_k, t.dim_k, t.dim_k, PanelF32{state}, u + r * kLanes,
+                                          kLanes);
+      row_products<decltype(rows)::value>(q + r * t.dim_k, t.dim_k, t.dim_k, PanelF32{state}, w + r * kLanes,
+                                          kLanes);
+    });
+    const float* v = t.v + first * t.ld_v + s * kLanes;
+    const int64_t ld_out = round_lanes(t.dim_v);
+    for (int64_t i = 0; i < n; ++i) {
+      const F32x16 carry = set1(decay[i]);
+      F32x16 di = mul(set1(beta[i]), sub(load(v + i * t.ld_v), mul(carry, load(u + i * kLanes))));
+      F32x16 oi = mul(carry, load(w + i * kLanes));
+      for (int64_t j = 0; j < i; ++j) {
+        const F32x16 dj = load(d + j * kLanes);
+        di = sub(di, mul(set1(a[i * kLanes + j]), dj));
+        oi = fma(set1(p[i * kLanes + j]), dj, oi);
+      }
+      store(d + i * kLanes, di);
+      store(out + i * ld_out + s * kLanes, fma(set1(p[i * kLanes + i]), di, oi));
+    }
+    for (int64_t i = 0; i < n; ++i)
+      store(d + i * kLanes, mul(set1(to_last[i]), load(d + i * kLanes)));
+    for_row_tiles(t.dim_k, [&](auto rows, int64_t r) {
+      row_mix<decltype(rows)::value>(k + r, 1, t.dim_k, 0, n, PanelF32{d}, decay + n - 1, 0,
+                                     state + r * kLanes, kLanes);
+    });
+  }
+
+  void finish() {
+    const int64_t ld = round_lanes(t.dim_v);
+    for (int64_t i = 0; i < n; ++i) {
+      const float* o = out + i * ld;
+      const float mean = sum_squares(o, t.dim_v) / static_cast<float>(t.dim_v);
+      const F32x16 inv = set1(1.0f / __builtin_sqrtf(mean + t.eps));
+      for (int64_t c = 0; c < t.dim_v; c += kLanes) {
+        const int64_t m = t.dim_v - c < kLanes ? t.dim_v - c : kLanes;
+        const F32x16 y = mul(mul(load(o + c), inv), load_part(t.norm + c, m));
+        store_part(t.out + (first + i) * t.ld_out + c, mul(y, silu(load_part(t.z + (first + i) * t.ld_z + c, m))),
+                   m);
+      }
+    }
+  }
+};
+
+void delta(const DeltaTask& t) {
+  for (int64_t first = 0; first < t.n; first += kDeltaBlock) {
+    DeltaBlock block(t, first, t.n - first < kDeltaBlock ? t.n - first : kDeltaBlock);
+    block.gates();
+    block.dots();
+    for (int64_t s = 0; s < round_lanes(t.dim_v) / kLanes; ++s) block.strip(s);
+    block.finish();
+  }
+}

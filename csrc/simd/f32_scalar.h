@@ -1,0 +1,123 @@
+// F32x16 in portable code: four 4-lane vectors of the compiler's own vector type (SSE2, NEON or plain scalars).
+// The interface is the same in f32_avx2.h and f32_avx512.h; kernels are written once against it.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <cstring>
+
+namespace pintpot::scalar {
+
+typedef float F32x4 __attribute__((vector_size(16)));
+typedef int32_t I32x4 __attribute__((vector_size(16)));
+
+// Sixteen floats.
+struct F32x16 {
+  F32x4 q[4];
+};
+
+// Rows of a register tile whose accumulators fit the registers of this level.
+inline constexpr int kMaxRows = 2;
+
+inline F32x4 splat4(float x) { return F32x4{x, x, x, x}; }
+
+#define PINTPOT_EACH4(expr) \
+  F32x16 r;                 \
+  for (int i = 0; i < 4; ++i) r.q[i] = (expr); \
+  return r
+
+inline F32x16 load(const float* p) {
+  F32x16 r;
+  std::memcpy(&r, p, 64);
+  return r;
+}
+inline void store(float* p, F32x16 a) { std::memcpy(p, &a, 64); }
+inline F32x16 set1(float x) { PINTPOT_EACH4(splat4(x)); }
+inline F32x16 zero() { return set1(0.0f); }
+inline F32x16 iota() { return {{{0, 1, 2, 3}, {4, 5, 6, 7}, {8, 9, 10, 11}, {12, 13, 14, 15}}}; }
+inline F32x16 add(F32x16 a, F32x16 b) { PINTPOT_EACH4(a.q[i] + b.q[i]); }
+inline F32x16 sub(F32x16 a, F32x16 b) { PINTPOT_EACH4(a.q[i] - b.q[i]); }
+inline F32x16 mul(F32x16 a, F32x16 b) { PINTPOT_EACH4(a.q[i] * b.q[i]); }
+inline F32x16 div(F32x16 a, F32x16 b) { PINTPOT_EACH4(a.q[i] / b.q[i]); }
+// a * b + c
+inline F32x16 fma(F32x16 a, F32x16 b, F32x16 c) { PINTPOT_EACH4(a.q[i] * b.q[i] + c.q[i]); }
+
+inline F32x4 pick4(I32x4 mask, F32x4 yes, F32x4 no) { return mask ? yes : no; }
+inline F32x16 max(F32x16 a, F32x16 b) { PINTPOT_EACH4(pick4(a.q[i] > b.q[i], a.q[i], b.q[i])); }
+inline F32x16 min(F32x16 a, F32x16 b) { PINTPOT_EACH4(pick4(a.q[i] < b.q[i], a.q[i], b.q[i])); }
+// a < b ? yes : no, lane by lane
+inline F32x16 select_lt(F32x16 a, F32x16 b, F32x16 yes, F32x16 no) {
+  PINTPOT_EACH4(pick4(a.q[i] < b.q[i], yes.q[i], no.q[i]));
+}
+
+#undef PINTPOT_EACH4
+
+inline float hsum(F32x16 a) {
+  const F32x4 s = (a.q[0] + a.q[2]) + (a.q[1] + a.q[3]);
+  return (s[0] + s[2]) + (s[1] + s[3]);
+}
+inline float hmax(F32x16 a) {
+  const F32x16 m = max(a, F32x16{{a.q[2], a.q[3], a.q[2], a.q[3]}});
+  const F32x4 s = pick4(m.q[0] > m.q[1], m.q[0], m.q[1]);
+  const float x = s[0] > s[1] ? s[0] : s[1], y = s[2] > s[3] ? s[2] : s[3];
+  return x > y ? x : y;
+}
+
+// The first n (0..16) floats, zeros behind; nothing is read or written past them.
+inline F32x16 load_part(const float* p, int64_t n) {
+  F32x16 r = zero();
+  std::memcpy(&r, p, static_cast<size_t>(n) * 4);
+  return r;
+}
+inline void store_part(float* p, F32x16 a, int64_t n) { std::memcpy(p, &a, static_cast<size_t>(n) * 4); }
+
+inline float half_to_f32(uint16_t h) {
+  const uint32_t sign = uint32_t{h & 0x8000u} << 16, magnitude = uint32_t{h & 0x7FFFu} << 13;
+  if ((h & 0x7C00u) == 0x7C00u) return std::bit_cast<float>(sign | 0x7F800000u | magnitude);
+  return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) * 0x1p112f));
+}
+
+// Round to nearest even; overflow becomes infinity.
+inline uint16_t f32_to_half(float f) {
+  const uint32_t bits = std::bit_cast<uint32_t>(f);
+  const uint32_t sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7FFFFFFFu;
+  if (magnitude > 0x7F800000u) return static_cast<uint16_t>(sign | 0x7E00u);
+  if (magnitude >= 0x477FF000u) return static_cast<uint16_t>(sign | 0x7C00u);
+  if (magnitude < 0x38800000u)  // subnormal: let the adder round to a multiple of 2^-24
+    return static_cast<uint16_t>(sign | (std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 0.5f) -
+                                         0x3F000000u));
+  return static_cast<uint16_t>(sign | ((magnitude - 0x38000000u + 0xFFFu + (magnitude >> 13 & 1u)) >> 13));
+}
+
+inline F32x16 load_f16(const uint16_t* p) {
+  float f[16];
+  for (int i = 0; i < 16; ++i) f[i] = half_to_f32(p[i]);
+  return load(f);
+}
+inline void store_f16(uint16_t* p, F32x16 a) {
+  float f[16];
+  store(f, a);
+  for (int i = 0; i < 16; ++i) p[i] = f32_to_half(f[i]);
+}
+inline F32x16 load_i8(const int8_t* p) {
+  float f[16];
+  for (int i = 0; i < 16; ++i) f[i] = p[i];
+  return load(f);
+}
+
+// 2^n for integral n in [-126, 127].
+inline F32x16 pow2i(F32x16 n) {
+  F32x16 r;
+  for (int i = 0; i < 4; ++i) {
+    const I32x4 e = (__builtin_convertvector(n.q[i], I32x4) + 127) << 23;
+    std::memcpy(&r.q[i], &e, 16);
+  }
+  return r;
+}
+// Nearest integer, for |a| < 2^22.
+inline F32x16 round(F32x16 a) {
+  const F32x16 magic = set1(12582912.0f);
+  return sub(add(a, magic), magic);
+}
+
+}  // namespace pintpot::scalar
