@@ -5,4 +5,5 @@ NB_MODULE(_native, m) {
   m.doc() = "pintpot's CPU kernels";
   pintpot::bind_core(m);
   pintpot::bind_matmul(m);
+  pintpot::bind_mixers(m);
 }

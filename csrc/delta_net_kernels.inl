@@ -72,8 +72,15 @@ struct DeltaBlock {
     };
     keys = take(task.dim_k * kLanes);
     out = take(kDeltaBlock * round_lanes(task.dim_v));
-    for (float** m : {&a, &p, &u, &w, &d}) *m = take(kLanes * kLanes);
-    for (float** m : {&sums, &decay, &to_last, &beta}) *m = take(kLanes);
+    a = take(kLanes * kLanes);
+    p = take(kLanes * kLanes);
+    u = take(kLanes * kLanes);
+    w = take(kLanes * kLanes);
+    d = take(kLanes * kLanes);
+    sums = take(kLanes);
+    decay = take(kLanes);
+    to_last = take(kLanes);
+    beta = take(kLanes);
   }
 
   void gates() {
@@ -88,14 +95,14 @@ struct DeltaBlock {
   }
 
   void dots() {
-    const float* k = t.k + first * t.dim_k;
-    const float* q = t.q + first * t.dim_k;
+    const float* k = t.k + first * t.ld_qk;
+    const float* q = t.q + first * t.ld_qk;
     for (int64_t i = 0; i < t.dim_k; ++i)
-      for (int64_t j = 0; j < kLanes; ++j) keys[i * kLanes + j] = j < n ? k[j * t.dim_k + i] : 0.0f;
+      for (int64_t j = 0; j < kLanes; ++j) keys[i * kLanes + j] = j < n ? k[j * t.ld_qk + i] : 0.0f;
     for_row_tiles(n, [&](auto rows, int64_t r) {
-      row_products<decltype(rows)::value>(k + r * t.dim_k, t.dim_k, t.dim_k, PanelF32{keys}, a + r * kLanes,
+      row_products<decltype(rows)::value>(k + r * t.ld_qk, t.ld_qk, t.dim_k, PanelF32{keys}, a + r * kLanes,
                                           kLanes);
-      row_products<decltype(rows)::value>(q + r * t.dim_k, t.dim_k, t.dim_k, PanelF32{keys}, p + r * kLanes,
+      row_products<decltype(rows)::value>(q + r * t.ld_qk, t.ld_qk, t.dim_k, PanelF32{keys}, p + r * kLanes,
                                           kLanes);
     });
     for (int64_t i = 0; i < n; ++i) {
@@ -107,12 +114,12 @@ struct DeltaBlock {
 
   void strip(int64_t s) {
     float* state = t.state + s * t.dim_k * kLanes;
-    const float* k = t.k + first * t.dim_k;
-    const float* q = t.q + first * t.dim_k;
+    const float* k = t.k + first * t.ld_qk;
+    const float* q = t.q + first * t.ld_qk;
     for_row_tiles(n, [&](auto rows, int64_t r) {
-      row_products<decltype(rows)::value>(k + r * t.dim_k, t.dim_k, t.dim_k, PanelF32{state}, u + r * kLanes,
+      row_products<decltype(rows)::value>(k + r * t.ld_qk, t.ld_qk, t.dim_k, PanelF32{state}, u + r * kLanes,
                                           kLanes);
-      row_products<decltype(rows)::value>(q + r * t.dim_k, t.dim_k, t.dim_k, PanelF32{state}, w + r * kLanes,
+      row_products<decltype(rows)::value>(q + r * t.ld_qk, t.ld_qk, t.dim_k, PanelF32{state}, w + r * kLanes,
                                           kLanes);
     });
     const float* v = t.v + first * t.ld_v + s * kLanes;
@@ -132,7 +139,7 @@ struct DeltaBlock {
     for (int64_t i = 0; i < n; ++i)
       store(d + i * kLanes, mul(set1(to_last[i]), load(d + i * kLanes)));
     for_row_tiles(t.dim_k, [&](auto rows, int64_t r) {
-      row_mix<decltype(rows)::value>(k + r, 1, t.dim_k, 0, n, PanelF32{d}, decay + n - 1, 0,
+      row_mix<decltype(rows)::value>(k + r, 1, t.ld_qk, 0, n, PanelF32{d}, decay + n - 1, 0,
                                      state + r * kLanes, kLanes);
     });
   }

@@ -94,8 +94,9 @@ struct ConvTask {
 //   S = e^g S;  S += k (beta (v - S^T k))^T;  o = S^T q;  out = RMSNorm(o) * norm * silu(z)
 struct DeltaTask {
   int64_t n, dim_k, dim_v;
-  const float* q;  // [n, dim_k], normalized and scaled
-  const float* k;  // [n, dim_k], normalized
+  const float* q;  // token t at q + t * ld_qk, normalized and scaled
+  const float* k;  // likewise, normalized
+  int64_t ld_qk;
   const float* v;  // token t at v + t * ld_v, readable up to the next multiple of 16
   int64_t ld_v;
   const float* g;     // log of the decay, token t at g[t * ld_gate]

@@ -86,4 +86,6 @@ inline F32x16 round(F32x16 a) {
   return {_mm256_round_ps(a.lo, kNearest), _mm256_round_ps(a.hi, kNearest)};
 }
 
+#include "simd/f32_math.inl"
+
 }  // namespace pintpot::avx2

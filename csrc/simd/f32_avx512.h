@@ -1,6 +1,11 @@
 // F32x16 on AVX-512 (F, BW, DQ, VL): one register. The interface is described in f32_scalar.h.
 #pragma once
 
+// GCC 12 takes the deliberately undefined operands inside its own intrinsics for mistakes (GCC bug 105593).
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
 #include <immintrin.h>
 
 #include <cstdint>
@@ -55,5 +60,7 @@ inline F32x16 pow2i(F32x16 n) {
 inline F32x16 round(F32x16 a) {
   return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
+
+#include "simd/f32_math.inl"
 
 }  // namespace pintpot::avx512

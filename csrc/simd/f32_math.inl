@@ -1,4 +1,4 @@
-// Functions on F32x16, included inside an instruction set's namespace after its f32_<isa>.h.
+// Functions on F32x16, included by each f32_<isa>.h inside its namespace.
 
 // e^x to about 1 ulp; 0 below -87.3 (so exp(-inf) is 0), the largest power below overflow above 88.3; a NaN
 // stays one. Cephes' expf: x = n ln2 + r, then a degree-6 polynomial.

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "half.h"
+
 namespace pintpot::scalar {
 
 typedef float F32x4 __attribute__((vector_size(16)));
@@ -34,7 +36,9 @@ inline F32x16 load(const float* p) {
 inline void store(float* p, F32x16 a) { std::memcpy(p, &a, 64); }
 inline F32x16 set1(float x) { PINTPOT_EACH4(splat4(x)); }
 inline F32x16 zero() { return set1(0.0f); }
-inline F32x16 iota() { return {{{0, 1, 2, 3}, {4, 5, 6, 7}, {8, 9, 10, 11}, {12, 13, 14, 15}}}; }
+inline F32x16 iota() {
+  return {{F32x4{0, 1, 2, 3}, F32x4{4, 5, 6, 7}, F32x4{8, 9, 10, 11}, F32x4{12, 13, 14, 15}}};
+}
 inline F32x16 add(F32x16 a, F32x16 b) { PINTPOT_EACH4(a.q[i] + b.q[i]); }
 inline F32x16 sub(F32x16 a, F32x16 b) { PINTPOT_EACH4(a.q[i] - b.q[i]); }
 inline F32x16 mul(F32x16 a, F32x16 b) { PINTPOT_EACH4(a.q[i] * b.q[i]); }
@@ -71,12 +75,6 @@ inline F32x16 load_part(const float* p, int64_t n) {
 }
 inline void store_part(float* p, F32x16 a, int64_t n) { std::memcpy(p, &a, static_cast<size_t>(n) * 4); }
 
-inline float half_to_f32(uint16_t h) {
-  const uint32_t sign = uint32_t{h & 0x8000u} << 16, magnitude = uint32_t{h & 0x7FFFu} << 13;
-  if ((h & 0x7C00u) == 0x7C00u) return std::bit_cast<float>(sign | 0x7F800000u | magnitude);
-  return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) * 0x1p112f));
-}
-
 // Round to nearest even; overflow becomes infinity.
 inline uint16_t f32_to_half(float f) {
   const uint32_t bits = std::bit_cast<uint32_t>(f);
@@ -91,7 +89,7 @@ inline uint16_t f32_to_half(float f) {
 
 inline F32x16 load_f16(const uint16_t* p) {
   float f[16];
-  for (int i = 0; i < 16; ++i) f[i] = half_to_f32(p[i]);
+  for (int i = 0; i < 16; ++i) f[i] = half_to_float(p[i]);
   return load(f);
 }
 inline void store_f16(uint16_t* p, F32x16 a) {
@@ -119,5 +117,7 @@ inline F32x16 round(F32x16 a) {
   const F32x16 magic = set1(12582912.0f);
   return sub(add(a, magic), magic);
 }
+
+#include "simd/f32_math.inl"
 
 }  // namespace pintpot::scalar
