@@ -1,0 +1,36 @@
+"""The GGUF file format: opening, validating and writing."""
+
+from __future__ import annotations
+
+from pintpot.gguf.metadata import Metadata, RawValue
+from pintpot.gguf.reader import GGUFFile, Part, TensorInfo
+from pintpot.gguf.types import (
+    RUNNABLE_TYPES,
+    TYPES,
+    GGMLType,
+    TypeInfo,
+    ValueType,
+    row_bytes,
+    type_by_name,
+    type_name,
+)
+from pintpot.gguf.writer import GGUFWriter, TensorDecl, Typed
+
+__all__ = [
+    "RUNNABLE_TYPES",
+    "TYPES",
+    "GGMLType",
+    "GGUFFile",
+    "GGUFWriter",
+    "Metadata",
+    "Part",
+    "RawValue",
+    "TensorDecl",
+    "TensorInfo",
+    "TypeInfo",
+    "Typed",
+    "ValueType",
+    "row_bytes",
+    "type_by_name",
+    "type_name",
+]
