@@ -12,7 +12,7 @@
 // the scales 2p and 2p+1, by which the offset is taken out again.
 #include "blocks.h"
 
-namespace pintpot {
+namespace pintpot::lanes {
 namespace {
 
 PP_INLINE VInt low_nibbles(VInt v) { return bit_and(v, bytes(0x0F)); }
@@ -393,4 +393,4 @@ struct MXFP4 {
 };
 
 }  // namespace
-}  // namespace pintpot
+}  // namespace pintpot::lanes

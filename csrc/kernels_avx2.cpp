@@ -9,7 +9,7 @@
 namespace pintpot {
 
 const MatmulKernels& matmul_kernels_avx2() {
-  static constexpr MatmulKernels kernels{tile_fn, prepare_block, prepare_super};
+  static constexpr MatmulKernels kernels{lanes::tile_fn, lanes::prepare_block, lanes::prepare_super};
   return kernels;
 }
 

@@ -4,7 +4,7 @@
 // same bits for any number of rows, tokens and threads.
 #include "matmul_kernels.h"
 
-namespace pintpot {
+namespace pintpot::lanes {
 namespace {
 
 PP_INLINE const std::byte* act_row(const TileArgs& a, int64_t i) {
@@ -85,4 +85,4 @@ void tile_float(const TileArgs& a) {
 }
 
 }  // namespace
-}  // namespace pintpot
+}  // namespace pintpot::lanes

@@ -7,7 +7,7 @@
 #include "blocks.h"
 #include "matmul_kernels.h"
 
-namespace pintpot {
+namespace pintpot::lanes {
 namespace {
 
 inline constexpr int kPanelRows = kPanelVecs * kLanes;
@@ -294,7 +294,11 @@ void panel_tile(const TileArgs& a, int64_t token0, int64_t token1) {
       int64_t i = 0;
       for (; i + kPanelTokens <= n; i += kPanelTokens)
         multiply_tokens<Fmt, kPanelTokens>(a, panel, token0 + i, b, count, acc[i]);
-      for (; i < n; ++i) multiply_tokens<Fmt, 1>(a, panel, token0 + i, b, count, acc[i]);
+      switch (n - i) {
+        case 3: multiply_tokens<Fmt, 3>(a, panel, token0 + i, b, count, acc[i]); break;
+        case 2: multiply_tokens<Fmt, 2>(a, panel, token0 + i, b, count, acc[i]); break;
+        case 1: multiply_tokens<Fmt, 1>(a, panel, token0 + i, b, count, acc[i]); break;
+      }
     }
     for (int64_t i = 0; i < n; ++i) {
       VFloat sums[kPanelVecs];
@@ -335,4 +339,4 @@ TileFn tile_fn(TensorType type) {
 }
 
 }  // namespace
-}  // namespace pintpot
+}  // namespace pintpot::lanes

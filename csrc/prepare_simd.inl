@@ -4,7 +4,7 @@
 #include "blocks.h"
 #include "simd/unroll.h"
 
-namespace pintpot {
+namespace pintpot::lanes {
 namespace {
 
 PP_INLINE float max_lane(__m256 v) {
@@ -79,4 +79,4 @@ void prepare_super(const float* x, int64_t cols, std::byte* out) {
 }
 
 }  // namespace
-}  // namespace pintpot
+}  // namespace pintpot::lanes

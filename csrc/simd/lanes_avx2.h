@@ -11,7 +11,7 @@
 
 #include "unroll.h"
 
-namespace pintpot {
+namespace pintpot::lanes {
 namespace {
 
 using VInt = __m256i;
@@ -192,4 +192,4 @@ PP_INLINE VInt load4(const Rows& rows, int64_t offset) {
 }
 
 }  // namespace
-}  // namespace pintpot
+}  // namespace pintpot::lanes

@@ -4,7 +4,7 @@
 #define PP_INLINE inline __attribute__((always_inline))
 #define PP_INLINE_LAMBDA __attribute__((always_inline))
 
-namespace pintpot {
+namespace pintpot::lanes {
 namespace {
 
 // An index that is a constant: usable as a template argument inside a generic lambda.
@@ -23,4 +23,4 @@ PP_INLINE void unroll(F&& f) {
 }
 
 }  // namespace
-}  // namespace pintpot
+}  // namespace pintpot::lanes
