@@ -65,7 +65,7 @@ struct Step {
 
   Step(Engine& e, const AttentionLayer& l, KVCache& c, const Batch& b)
       : engine(e), layer(l), cache(c), batch(b), kernels(mixer_kernels()), n(b.n_tokens()),
-        group(l.n_head / l.n_head_kv), ld_o(round_up(l.head_dim_v, kLanes)) {
+        group(l.n_head / l.n_head_kv), ld_o(round_up(l.head_dim_v, kPanelLanes)) {
     q_raw = e.ws.take<float>(n * l.q_width());
     k_raw = l.wk ? e.ws.take<float>(n * l.wk->rows) : nullptr;
     v_raw = l.wv ? e.ws.take<float>(n * l.wv->rows) : nullptr;
@@ -89,7 +89,7 @@ struct Step {
   void prepare() {
     Workspace::Frame frame(engine.ws);
     const int64_t half = layer.rope.half();
-    const int64_t per_thread = round_up(2 * half + std::max(layer.head_dim_k, layer.head_dim_v), kLanes);
+    const int64_t per_thread = round_up(2 * half + std::max(layer.head_dim_k, layer.head_dim_v), kPanelLanes);
     float* scratch = engine.ws.take<float>(engine.pool.size() * per_thread);
     for (const Segment& s : batch.segments()) {
       auto one = [&](int64_t i, int thread) {
@@ -224,7 +224,7 @@ struct Step {
 
     const int64_t max_rows = std::min(n, tile_tokens()) * group;
     const int64_t kernel_floats = kernels.attend_scratch(max_rows, layer.head_dim_k, layer.head_dim_v);
-    const int64_t per_thread = round_up(kernel_floats + max_rows * (ld_o + 2), kLanes);
+    const int64_t per_thread = round_up(kernel_floats + max_rows * (ld_o + 2), kPanelLanes);
     float* scratch = engine.ws.take<float>(engine.pool.size() * per_thread);
     const int64_t count = tiles_end - tiles;
     engine.pool.run(count, [&](int64_t i, int thread) {

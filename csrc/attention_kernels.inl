@@ -1,8 +1,8 @@
 // Kernels of attention.h, included inside an instruction set's namespace after tile_kernels.inl.
 
-inline constexpr int64_t kGroups = kKvBlock / kLanes;  // groups of 16 keys in a block
+inline constexpr int64_t kGroups = kKvBlock / kPanelLanes;  // groups of 16 keys in a block
 
-inline int64_t round_lanes(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
+inline int64_t round_lanes(int64_t n) { return (n + kPanelLanes - 1) / kPanelLanes * kPanelLanes; }
 
 inline std::byte* kv_block(const KvHead& kv, std::byte* base, int64_t block) {
   return base + block % kv.n_blocks * kv.block_stride;
@@ -11,28 +11,28 @@ inline std::byte* kv_block(const KvHead& kv, std::byte* base, int64_t block) {
 // Calls body(panel) with group g of a block's keys, or with strip s of its values.
 template <class Body>
 inline void with_keys(const KvHead& kv, const std::byte* block, int64_t g, Body&& body) {
-  const int64_t at = g * kv.dim_k * kLanes;
+  const int64_t at = g * kv.dim_k * kPanelLanes;
   switch (kv.type_k) {
     case KvType::f32: return body(PanelF32{reinterpret_cast<const float*>(block) + at});
     case KvType::f16: return body(PanelF16{reinterpret_cast<const uint16_t*>(block) + at});
     case KvType::q8_0: {
       const auto* scales = reinterpret_cast<const uint16_t*>(block + kKvBlock * kv.dim_k);
       return body(PanelQ8Keys{reinterpret_cast<const int8_t*>(block) + at,
-                              scales + g * (kv.dim_k / 32) * kLanes, zero()});
+                              scales + g * (kv.dim_k / 32) * kPanelLanes, zero()});
     }
   }
 }
 
 template <class Body>
 inline void with_values(const KvHead& kv, const std::byte* block, int64_t s, Body&& body) {
-  const int64_t at = s * kKvBlock * kLanes;
+  const int64_t at = s * kKvBlock * kPanelLanes;
   switch (kv.type_v) {
     case KvType::f32: return body(PanelF32{reinterpret_cast<const float*>(block) + at});
     case KvType::f16: return body(PanelF16{reinterpret_cast<const uint16_t*>(block) + at});
     case KvType::q8_0: {
       const auto* scales = reinterpret_cast<const uint16_t*>(block + kKvBlock * kv.dim_v) + s / 2 * kKvBlock;
       alignas(64) float f[kKvBlock];
-      for (int64_t i = 0; i < kKvBlock; i += kLanes) store(f + i, load_f16(scales + i));
+      for (int64_t i = 0; i < kKvBlock; i += kPanelLanes) store(f + i, load_f16(scales + i));
       return body(PanelQ8Values{reinterpret_cast<const int8_t*>(block) + at, f});
     }
   }
@@ -42,7 +42,7 @@ template <class Panel>
 inline void unpack(Panel panel, int64_t begin, int64_t end, float* out) {
   for (int64_t i = begin; i < end; ++i) {
     if (i % 32 == 0 || i == begin) panel.begin(i);
-    store(out + i * kLanes, panel.at(i));
+    store(out + i * kPanelLanes, panel.at(i));
   }
 }
 
@@ -80,15 +80,15 @@ inline void softmax_row(float* s, int64_t g0, int64_t g1, int64_t lo, int64_t hi
                         float& l, float& keep) {
   keep = 1.0f;
   if (hi <= lo) {
-    for (int64_t g = g0; g < g1; ++g) store(s + g * kLanes, zero());
+    for (int64_t g = g0; g < g1; ++g) store(s + g * kPanelLanes, zero());
     return;
   }
   F32x16 top = set1(-__builtin_inff());
   for (int64_t g = g0; g < g1; ++g) {
-    F32x16 x = load(s + g * kLanes);
+    F32x16 x = load(s + g * kPanelLanes);
     if (softcap != 0.0f) x = mul(set1(softcap), tanh(mul(x, set1(1.0f / softcap))));
-    if (lo > g * kLanes || hi < (g + 1) * kLanes) x = mask_lanes(x, lo - g * kLanes, hi - g * kLanes);
-    store(s + g * kLanes, x);
+    if (lo > g * kPanelLanes || hi < (g + 1) * kPanelLanes) x = mask_lanes(x, lo - g * kPanelLanes, hi - g * kPanelLanes);
+    store(s + g * kPanelLanes, x);
     top = max(top, x);
   }
   const float block_max = hmax(top);
@@ -98,8 +98,8 @@ inline void softmax_row(float* s, int64_t g0, int64_t g1, int64_t lo, int64_t hi
   }
   F32x16 sum = zero();
   for (int64_t g = g0; g < g1; ++g) {
-    const F32x16 p = exp(sub(load(s + g * kLanes), set1(m)));
-    store(s + g * kLanes, p);
+    const F32x16 p = exp(sub(load(s + g * kPanelLanes), set1(m)));
+    store(s + g * kPanelLanes, p);
     sum = add(sum, p);
   }
   l = l * keep + hsum(sum);
@@ -108,7 +108,7 @@ inline void softmax_row(float* s, int64_t g0, int64_t g1, int64_t lo, int64_t hi
 void attend(const AttendTask& t) {
   const AttendScratch w = carve(t);
   const KvHead& kv = t.kv;
-  const int64_t ld_o = round_lanes(kv.dim_v), strips = ld_o / kLanes;
+  const int64_t ld_o = round_lanes(kv.dim_v), strips = ld_o / kPanelLanes;
   // Enough rows to pay for unpacking a block once; fewer read the stored format directly.
   const bool unpacks = t.rows > 2 * kMaxRows;
   const bool unpack_k = unpacks && kv.type_k != KvType::f32, unpack_v = unpacks && kv.type_v != KvType::f32;
@@ -116,7 +116,7 @@ void attend(const AttendTask& t) {
     t.m[r] = -__builtin_inff();
     t.l[r] = 0.0f;
   }
-  for (int64_t i = 0; i < t.rows * ld_o; i += kLanes) store(t.o + i, zero());
+  for (int64_t i = 0; i < t.rows * ld_o; i += kPanelLanes) store(t.o + i, zero());
 
   for (int64_t b = t.key_begin / kKvBlock; b * kKvBlock < t.key_end; ++b) {
     const std::byte* k_block = kv_block(kv, kv.k, b);
@@ -124,13 +124,13 @@ void attend(const AttendTask& t) {
     const int64_t base = b * kKvBlock;
     const int64_t k0 = t.key_begin > base ? t.key_begin - base : 0;
     const int64_t k1 = t.key_end - base < kKvBlock ? t.key_end - base : kKvBlock;
-    const int64_t g0 = k0 / kLanes, g1 = (k1 + kLanes - 1) / kLanes;
+    const int64_t g0 = k0 / kPanelLanes, g1 = (k1 + kPanelLanes - 1) / kPanelLanes;
 
     for (int64_t g = g0; g < g1; ++g) {
       const auto products = [&](auto panel) {
         for_row_tiles(t.rows, [&](auto rows, int64_t r) {
           row_products<decltype(rows)::value>(t.q + r * kv.dim_k, kv.dim_k, kv.dim_k, panel,
-                                              w.scores + r * kKvBlock + g * kLanes, kKvBlock);
+                                              w.scores + r * kKvBlock + g * kPanelLanes, kKvBlock);
         });
       };
       if (unpack_k) {
@@ -150,7 +150,7 @@ void attend(const AttendTask& t) {
       const auto mix = [&](auto panel) {
         for_row_tiles(t.rows, [&](auto rows, int64_t r) {
           row_mix<decltype(rows)::value>(w.scores + r * kKvBlock, kKvBlock, 1, k0, k1, panel, w.keep + r, 1,
-                                         t.o + r * ld_o + s * kLanes, ld_o);
+                                         t.o + r * ld_o + s * kPanelLanes, ld_o);
         });
       };
       if (unpack_v) {
@@ -173,12 +173,12 @@ void merge(const MergeTask& t) {
     total += t.l[p * t.stride_ml] * m;
   }
   const F32x16 inv = set1(1.0f / total);
-  for (int64_t i = 0; i < t.dim; i += kLanes) {
+  for (int64_t i = 0; i < t.dim; i += kPanelLanes) {
     F32x16 sum = zero();
     for (int64_t p = 0; p < t.parts; ++p)
       sum = fma(set1(t.m[p * t.stride_ml]), load(t.o + p * t.stride_o + i), sum);
     sum = mul(sum, inv);
-    const int64_t n = t.dim - i < kLanes ? t.dim - i : kLanes;
+    const int64_t n = t.dim - i < kPanelLanes ? t.dim - i : kPanelLanes;
     if (t.gate) sum = mul(sum, sigmoid(load_part(t.gate + i, n)));
     store_part(t.out + i, sum, n);
   }
@@ -187,7 +187,7 @@ void merge(const MergeTask& t) {
 inline float sum_squares(const float* x, int64_t n) {
   F32x16 sum = zero();
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) sum = fma(load(x + i), load(x + i), sum);
+  for (; i + kPanelLanes <= n; i += kPanelLanes) sum = fma(load(x + i), load(x + i), sum);
   if (i < n) {
     const F32x16 tail = load_part(x + i, n - i);
     sum = fma(tail, tail, sum);
@@ -199,8 +199,8 @@ void prepare_head(const HeadTask& t) {
   float factor = t.factor;
   if (t.norm)
     factor /= __builtin_sqrtf(sum_squares(t.x, t.dim) / static_cast<float>(t.dim) + t.eps);
-  for (int64_t i = 0; i < t.dim; i += kLanes) {
-    const int64_t n = t.dim - i < kLanes ? t.dim - i : kLanes;
+  for (int64_t i = 0; i < t.dim; i += kPanelLanes) {
+    const int64_t n = t.dim - i < kPanelLanes ? t.dim - i : kPanelLanes;
     F32x16 x = mul(load_part(t.x + i, n), set1(factor));
     if (t.norm && t.norm_weight) x = mul(x, load_part(t.norm_weight + i, n));
     store_part(t.out + i, x, n);
@@ -225,28 +225,28 @@ inline uint16_t quantize_32(const float* x, int8_t* q, int64_t stride) {
   }
   const float d = top / 127.0f, inv = d > 0.0f ? 1.0f / d : 0.0f;
   for (int i = 0; i < 32; ++i) q[i * stride] = static_cast<int8_t>(__builtin_lrintf(x[i] * inv));
-  uint16_t h[kLanes];
+  uint16_t h[kPanelLanes];
   store_f16(h, set1(d));
   return h[0];
 }
 
 void store_key(const KvHead& kv, int64_t pos, const float* x) {
   std::byte* block = kv_block(kv, kv.k, pos / kKvBlock);
-  const int64_t g = pos % kKvBlock / kLanes, lane = pos % kLanes;
-  const int64_t at = g * kv.dim_k * kLanes + lane;
+  const int64_t g = pos % kKvBlock / kPanelLanes, lane = pos % kPanelLanes;
+  const int64_t at = g * kv.dim_k * kPanelLanes + lane;
   switch (kv.type_k) {
     case KvType::f32: {
       float* out = reinterpret_cast<float*>(block) + at;
-      for (int64_t i = 0; i < kv.dim_k; ++i) out[i * kLanes] = x[i];
+      for (int64_t i = 0; i < kv.dim_k; ++i) out[i * kPanelLanes] = x[i];
       return;
     }
     case KvType::f16: {
       uint16_t* out = reinterpret_cast<uint16_t*>(block) + at;
-      for (int64_t i = 0; i < kv.dim_k; i += kLanes) {
-        const int64_t n = kv.dim_k - i < kLanes ? kv.dim_k - i : kLanes;
-        uint16_t h[kLanes];
+      for (int64_t i = 0; i < kv.dim_k; i += kPanelLanes) {
+        const int64_t n = kv.dim_k - i < kPanelLanes ? kv.dim_k - i : kPanelLanes;
+        uint16_t h[kPanelLanes];
         store_f16(h, load_part(x + i, n));
-        for (int64_t j = 0; j < n; ++j) out[(i + j) * kLanes] = h[j];
+        for (int64_t j = 0; j < n; ++j) out[(i + j) * kPanelLanes] = h[j];
       }
       return;
     }
@@ -254,8 +254,8 @@ void store_key(const KvHead& kv, int64_t pos, const float* x) {
       int8_t* out = reinterpret_cast<int8_t*>(block) + at;
       auto* scales = reinterpret_cast<uint16_t*>(block + kKvBlock * kv.dim_k);
       for (int64_t i = 0; i < kv.dim_k / 32; ++i)
-        scales[(g * (kv.dim_k / 32) + i) * kLanes + lane] =
-            quantize_32(x + i * 32, out + i * 32 * kLanes, kLanes);
+        scales[(g * (kv.dim_k / 32) + i) * kPanelLanes + lane] =
+            quantize_32(x + i * 32, out + i * 32 * kPanelLanes, kPanelLanes);
       return;
     }
   }
@@ -266,14 +266,14 @@ void store_value(const KvHead& kv, int64_t pos, const float* x) {
   const int64_t row = pos % kKvBlock;
   switch (kv.type_v) {
     case KvType::f32:
-      for (int64_t i = 0; i < kv.dim_v; i += kLanes)
-        store(reinterpret_cast<float*>(block) + (i * kKvBlock + row * kLanes),
-              load_part(x + i, kv.dim_v - i < kLanes ? kv.dim_v - i : kLanes));
+      for (int64_t i = 0; i < kv.dim_v; i += kPanelLanes)
+        store(reinterpret_cast<float*>(block) + (i * kKvBlock + row * kPanelLanes),
+              load_part(x + i, kv.dim_v - i < kPanelLanes ? kv.dim_v - i : kPanelLanes));
       return;
     case KvType::f16:
-      for (int64_t i = 0; i < kv.dim_v; i += kLanes)
-        store_f16(reinterpret_cast<uint16_t*>(block) + (i * kKvBlock + row * kLanes),
-                  load_part(x + i, kv.dim_v - i < kLanes ? kv.dim_v - i : kLanes));
+      for (int64_t i = 0; i < kv.dim_v; i += kPanelLanes)
+        store_f16(reinterpret_cast<uint16_t*>(block) + (i * kKvBlock + row * kPanelLanes),
+                  load_part(x + i, kv.dim_v - i < kPanelLanes ? kv.dim_v - i : kPanelLanes));
       return;
     case KvType::q8_0: {
       auto* scales = reinterpret_cast<uint16_t*>(block + kKvBlock * kv.dim_v);
@@ -281,7 +281,7 @@ void store_value(const KvHead& kv, int64_t pos, const float* x) {
         int8_t q[32];
         scales[i / 32 * kKvBlock + row] = quantize_32(x + i, q, 1);
         for (int64_t half = 0; half < 2; ++half)
-          __builtin_memcpy(block + (i + half * kLanes) * kKvBlock + row * kLanes, q + half * kLanes, kLanes);
+          __builtin_memcpy(block + (i + half * kPanelLanes) * kKvBlock + row * kPanelLanes, q + half * kPanelLanes, kPanelLanes);
       }
       return;
     }

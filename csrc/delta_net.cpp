@@ -46,7 +46,7 @@ struct Step {
 
   Step(Engine& e, const DeltaNetLayer& l, DeltaState& s, const Batch& b)
       : engine(e), layer(l), state(s), batch(b), kernels(mixer_kernels()), n(b.n_tokens()),
-        ld_k(round_up(l.head_dim_k, kLanes)), ld_v(round_up(l.head_dim_v, kLanes)) {
+        ld_k(round_up(l.head_dim_k, kPanelLanes)), ld_v(round_up(l.head_dim_v, kPanelLanes)) {
     qkv = e.ws.take<float>(n * l.conv_dim());
     z = e.ws.take<float>(n * l.wz.rows);
     beta = e.ws.take<float>(n * l.n_head_v);
@@ -102,7 +102,7 @@ struct Step {
   void recur() {
     Workspace::Frame frame(engine.ws);
     const auto& segments = batch.segments();
-    const int64_t per_thread = round_up(kernels.delta_scratch(layer.head_dim_k, layer.head_dim_v), kLanes);
+    const int64_t per_thread = round_up(kernels.delta_scratch(layer.head_dim_k, layer.head_dim_v), kPanelLanes);
     float* scratch = engine.ws.take<float>(engine.pool.size() * per_thread);
     engine.pool.run(static_cast<int64_t>(segments.size()) * layer.n_head_v, [&](int64_t i, int thread) {
       const Segment& s = segments[static_cast<size_t>(i / layer.n_head_v)];

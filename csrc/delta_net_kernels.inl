@@ -10,10 +10,10 @@ void conv(const ConvTask& t) {
       rows[j] = from < 0 ? t.state + (from + t.taps - 1) * t.ld_state : t.x + from * t.ldx;
     }
     float* out = t.out + i * t.ld_out;
-    for (int64_t c = 0; c < t.dim; c += kLanes) {
-      const int64_t n = t.dim - c < kLanes ? t.dim - c : kLanes;
+    for (int64_t c = 0; c < t.dim; c += kPanelLanes) {
+      const int64_t n = t.dim - c < kPanelLanes ? t.dim - c : kPanelLanes;
       F32x16 sum = zero();
-      if (n == kLanes)
+      if (n == kPanelLanes)
         for (int64_t j = 0; j < t.taps; ++j)
           sum = fma(load(t.weight + j * t.ld_weight + c), load(rows[j] + c), sum);
       else
@@ -23,7 +23,7 @@ void conv(const ConvTask& t) {
     }
     if (t.l2_norm) {
       const F32x16 f = set1(t.factor / __builtin_sqrtf(sum_squares(out, t.dim) + t.eps));
-      for (int64_t c = 0; c < t.dim; c += kLanes) store(out + c, mul(load(out + c), f));
+      for (int64_t c = 0; c < t.dim; c += kPanelLanes) store(out + c, mul(load(out + c), f));
     }
   }
   // The window slides by n: what lies behind it is older state while n < taps - 1.
@@ -37,10 +37,10 @@ void conv(const ConvTask& t) {
 // Tokens handled by one sweep over the state. The sweep reads and writes each state value once and spends
 // 3 multiply-adds a token on it, the recurrence's own count; the corrections among the tokens of a block
 // grow with its length. 16 fills one group of lanes.
-inline constexpr int64_t kDeltaBlock = kLanes;
+inline constexpr int64_t kDeltaBlock = kPanelLanes;
 
 int64_t delta_scratch(int64_t dim_k, int64_t dim_v) {
-  return kDeltaBlock * (dim_k + round_lanes(dim_v) + 5 * kLanes) + 4 * kLanes;
+  return kDeltaBlock * (dim_k + round_lanes(dim_v) + 5 * kPanelLanes) + 4 * kPanelLanes;
 }
 
 // One block of at most 16 tokens of a v head. With G_i = g_0 + ... + g_i, the recurrence unrolls to
@@ -70,17 +70,17 @@ struct DeltaBlock {
       s += size;
       return r;
     };
-    keys = take(task.dim_k * kLanes);
+    keys = take(task.dim_k * kPanelLanes);
     out = take(kDeltaBlock * round_lanes(task.dim_v));
-    a = take(kLanes * kLanes);
-    p = take(kLanes * kLanes);
-    u = take(kLanes * kLanes);
-    w = take(kLanes * kLanes);
-    d = take(kLanes * kLanes);
-    sums = take(kLanes);
-    decay = take(kLanes);
-    to_last = take(kLanes);
-    beta = take(kLanes);
+    a = take(kPanelLanes * kPanelLanes);
+    p = take(kPanelLanes * kPanelLanes);
+    u = take(kPanelLanes * kPanelLanes);
+    w = take(kPanelLanes * kPanelLanes);
+    d = take(kPanelLanes * kPanelLanes);
+    sums = take(kPanelLanes);
+    decay = take(kPanelLanes);
+    to_last = take(kPanelLanes);
+    beta = take(kPanelLanes);
   }
 
   void gates() {
@@ -98,49 +98,49 @@ struct DeltaBlock {
     const float* k = t.k + first * t.ld_qk;
     const float* q = t.q + first * t.ld_qk;
     for (int64_t i = 0; i < t.dim_k; ++i)
-      for (int64_t j = 0; j < kLanes; ++j) keys[i * kLanes + j] = j < n ? k[j * t.ld_qk + i] : 0.0f;
+      for (int64_t j = 0; j < kPanelLanes; ++j) keys[i * kPanelLanes + j] = j < n ? k[j * t.ld_qk + i] : 0.0f;
     for_row_tiles(n, [&](auto rows, int64_t r) {
-      row_products<decltype(rows)::value>(k + r * t.ld_qk, t.ld_qk, t.dim_k, PanelF32{keys}, a + r * kLanes,
-                                          kLanes);
-      row_products<decltype(rows)::value>(q + r * t.ld_qk, t.ld_qk, t.dim_k, PanelF32{keys}, p + r * kLanes,
-                                          kLanes);
+      row_products<decltype(rows)::value>(k + r * t.ld_qk, t.ld_qk, t.dim_k, PanelF32{keys}, a + r * kPanelLanes,
+                                          kPanelLanes);
+      row_products<decltype(rows)::value>(q + r * t.ld_qk, t.ld_qk, t.dim_k, PanelF32{keys}, p + r * kPanelLanes,
+                                          kPanelLanes);
     });
     for (int64_t i = 0; i < n; ++i) {
       const F32x16 between = exp(sub(set1(sums[i]), load(sums)));
-      store(a + i * kLanes, mul(mul(between, set1(beta[i])), load(a + i * kLanes)));
-      store(p + i * kLanes, mul(between, load(p + i * kLanes)));
+      store(a + i * kPanelLanes, mul(mul(between, set1(beta[i])), load(a + i * kPanelLanes)));
+      store(p + i * kPanelLanes, mul(between, load(p + i * kPanelLanes)));
     }
   }
 
   void strip(int64_t s) {
-    float* state = t.state + s * t.dim_k * kLanes;
+    float* state = t.state + s * t.dim_k * kPanelLanes;
     const float* k = t.k + first * t.ld_qk;
     const float* q = t.q + first * t.ld_qk;
     for_row_tiles(n, [&](auto rows, int64_t r) {
-      row_products<decltype(rows)::value>(k + r * t.ld_qk, t.ld_qk, t.dim_k, PanelF32{state}, u + r * kLanes,
-                                          kLanes);
-      row_products<decltype(rows)::value>(q + r * t.ld_qk, t.ld_qk, t.dim_k, PanelF32{state}, w + r * kLanes,
-                                          kLanes);
+      row_products<decltype(rows)::value>(k + r * t.ld_qk, t.ld_qk, t.dim_k, PanelF32{state}, u + r * kPanelLanes,
+                                          kPanelLanes);
+      row_products<decltype(rows)::value>(q + r * t.ld_qk, t.ld_qk, t.dim_k, PanelF32{state}, w + r * kPanelLanes,
+                                          kPanelLanes);
     });
-    const float* v = t.v + first * t.ld_v + s * kLanes;
+    const float* v = t.v + first * t.ld_v + s * kPanelLanes;
     const int64_t ld_out = round_lanes(t.dim_v);
     for (int64_t i = 0; i < n; ++i) {
       const F32x16 carry = set1(decay[i]);
-      F32x16 di = mul(set1(beta[i]), sub(load(v + i * t.ld_v), mul(carry, load(u + i * kLanes))));
-      F32x16 oi = mul(carry, load(w + i * kLanes));
+      F32x16 di = mul(set1(beta[i]), sub(load(v + i * t.ld_v), mul(carry, load(u + i * kPanelLanes))));
+      F32x16 oi = mul(carry, load(w + i * kPanelLanes));
       for (int64_t j = 0; j < i; ++j) {
-        const F32x16 dj = load(d + j * kLanes);
-        di = sub(di, mul(set1(a[i * kLanes + j]), dj));
-        oi = fma(set1(p[i * kLanes + j]), dj, oi);
+        const F32x16 dj = load(d + j * kPanelLanes);
+        di = sub(di, mul(set1(a[i * kPanelLanes + j]), dj));
+        oi = fma(set1(p[i * kPanelLanes + j]), dj, oi);
       }
-      store(d + i * kLanes, di);
-      store(out + i * ld_out + s * kLanes, fma(set1(p[i * kLanes + i]), di, oi));
+      store(d + i * kPanelLanes, di);
+      store(out + i * ld_out + s * kPanelLanes, fma(set1(p[i * kPanelLanes + i]), di, oi));
     }
     for (int64_t i = 0; i < n; ++i)
-      store(d + i * kLanes, mul(set1(to_last[i]), load(d + i * kLanes)));
+      store(d + i * kPanelLanes, mul(set1(to_last[i]), load(d + i * kPanelLanes)));
     for_row_tiles(t.dim_k, [&](auto rows, int64_t r) {
       row_mix<decltype(rows)::value>(k + r, 1, t.ld_qk, 0, n, PanelF32{d}, decay + n - 1, 0,
-                                     state + r * kLanes, kLanes);
+                                     state + r * kPanelLanes, kPanelLanes);
     });
   }
 
@@ -150,8 +150,8 @@ struct DeltaBlock {
       const float* o = out + i * ld;
       const float mean = sum_squares(o, t.dim_v) / static_cast<float>(t.dim_v);
       const F32x16 inv = set1(1.0f / __builtin_sqrtf(mean + t.eps));
-      for (int64_t c = 0; c < t.dim_v; c += kLanes) {
-        const int64_t m = t.dim_v - c < kLanes ? t.dim_v - c : kLanes;
+      for (int64_t c = 0; c < t.dim_v; c += kPanelLanes) {
+        const int64_t m = t.dim_v - c < kPanelLanes ? t.dim_v - c : kPanelLanes;
         const F32x16 y = mul(mul(load(o + c), inv), load_part(t.norm + c, m));
         store_part(t.out + (first + i) * t.ld_out + c, mul(y, silu(load_part(t.z + (first + i) * t.ld_z + c, m))),
                    m);
@@ -165,7 +165,7 @@ void delta(const DeltaTask& t) {
     DeltaBlock block(t, first, t.n - first < kDeltaBlock ? t.n - first : kDeltaBlock);
     block.gates();
     block.dots();
-    for (int64_t s = 0; s < round_lanes(t.dim_v) / kLanes; ++s) block.strip(s);
+    for (int64_t s = 0; s < round_lanes(t.dim_v) / kPanelLanes; ++s) block.strip(s);
     block.finish();
   }
 }

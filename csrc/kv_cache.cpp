@@ -71,7 +71,7 @@ KVCache::KVCache(int64_t n_slots, int64_t capacity, int64_t n_head_kv, int64_t h
       n_blocks_((capacity + kKvBlock - 1) / kKvBlock),
       key_bytes_(head_bytes("head_dim_k", type_k, head_dim_k)),
       value_bytes_(head_bytes("head_dim_v", type_v,
-                              type_v == KvType::q8_0 ? head_dim_v : round_up(head_dim_v, kLanes))),
+                              type_v == KvType::q8_0 ? head_dim_v : round_up(head_dim_v, kPanelLanes))),
       block_bytes_(n_head_kv * (key_bytes_ + value_bytes_)),
       memory_(checked_total(n_slots * n_blocks_, block_bytes_)) {}
 
@@ -107,8 +107,8 @@ DeltaState::DeltaState(int64_t n_slots, int64_t n_head_v, int64_t head_dim_k, in
       head_dim_v_((check_size("head_dim_v", head_dim_v, 1 << 14), head_dim_v)),
       conv_dim_((check_size("conv_dim", conv_dim, int64_t{1} << 30), conv_dim)),
       conv_kernel_((check_size("conv_kernel", conv_kernel, 8), conv_kernel)),
-      conv_floats_(round_up((conv_kernel - 1) * conv_dim, kLanes)),
-      head_floats_(round_up(head_dim_v, kLanes) * head_dim_k),
+      conv_floats_(round_up((conv_kernel - 1) * conv_dim, kPanelLanes)),
+      head_floats_(round_up(head_dim_v, kPanelLanes) * head_dim_k),
       memory_(checked_total(n_slots, static_cast<int64_t>(slot_bytes()))) {}
 
 void DeltaState::check_slot(int64_t slot) const {

@@ -11,7 +11,7 @@ enum class KvType : int32_t { f32, f16, q8_0 };
 
 // Sixteen values lie side by side everywhere in these kernels: 16 keys of one dimension, 16 dimensions of one
 // value. It is one AVX-512 register, two of AVX2.
-inline constexpr int64_t kLanes = 16;
+inline constexpr int64_t kPanelLanes = 16;
 // Tokens in a block of the KV cache. A block holds, for each KV head, its keys and then its values:
 //   keys    [4 groups][head_dim_k][16 keys]             (so that one q broadcast meets 16 keys)
 //   values  [head_dim_v / 16, rounded up][64 keys][16]  (so that one weight broadcast meets 16 dimensions)

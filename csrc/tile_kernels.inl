@@ -6,13 +6,13 @@
 struct PanelF32 {
   const float* p;
   void begin(int64_t) {}
-  F32x16 at(int64_t i) const { return load(p + i * kLanes); }
+  F32x16 at(int64_t i) const { return load(p + i * kPanelLanes); }
 };
 
 struct PanelF16 {
   const uint16_t* p;
   void begin(int64_t) {}
-  F32x16 at(int64_t i) const { return load_f16(p + i * kLanes); }
+  F32x16 at(int64_t i) const { return load_f16(p + i * kPanelLanes); }
 };
 
 // Keys: one scale per lane and 32 indices.
@@ -20,8 +20,8 @@ struct PanelQ8Keys {
   const int8_t* p;
   const uint16_t* scales;  // [n / 32][16]
   F32x16 scale;
-  void begin(int64_t i) { scale = load_f16(scales + i / 32 * kLanes); }
-  F32x16 at(int64_t i) const { return mul(load_i8(p + i * kLanes), scale); }
+  void begin(int64_t i) { scale = load_f16(scales + i / 32 * kPanelLanes); }
+  F32x16 at(int64_t i) const { return mul(load_i8(p + i * kPanelLanes), scale); }
 };
 
 // Values: one scale per index.
@@ -29,7 +29,7 @@ struct PanelQ8Values {
   const int8_t* p;
   const float* scales;  // [n]
   void begin(int64_t) {}
-  F32x16 at(int64_t i) const { return mul(load_i8(p + i * kLanes), set1(scales[i])); }
+  F32x16 at(int64_t i) const { return mul(load_i8(p + i * kPanelLanes), set1(scales[i])); }
 };
 
 // out[r * ld_out + lane] = sum_i a[r * lda + i] * panel[i][lane] for R rows. Few rows are unrolled over i too:
