@@ -6,4 +6,6 @@ NB_MODULE(_native, m) {
   pintpot::bind_core(m);
   pintpot::bind_matmul(m);
   pintpot::bind_mixers(m);
+  pintpot::bind_rows(m);
+  pintpot::bind_ffn(m);
 }

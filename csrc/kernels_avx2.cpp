@@ -16,12 +16,15 @@ const MatmulKernels& matmul_kernels_avx2() {
 }  // namespace pintpot
 
 #include "mixer_kernels.h"
+#include "row_kernels.h"
 #include "simd/f32_avx2.h"
 
 namespace pintpot {
 namespace avx2 {
 #include "mixer_kernels.inl"
+#include "row_kernels.inl"
 }  // namespace avx2
 
 const MixerKernels& mixer_kernels_avx2() { return avx2::kMixerKernels; }
+const RowKernels& row_kernels_avx2() { return avx2::kRowKernels; }
 }  // namespace pintpot
