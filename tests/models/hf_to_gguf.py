@@ -1,8 +1,8 @@
 """`transformers` weights and configurations under their GGUF names and in their GGUF layout.
 
 Facts from llama.cpp's conversion scripts. What changes besides names: Llama's q and k rows are reordered for
-interleaved RoPE; Qwen 3.5 adds 1 to its norms, stores -exp(A_log), and tiles the value heads over the key heads;
-gpt-oss's gate and up rows alternate; experts are stacked.
+interleaved RoPE; Qwen 3.5 adds 1 to its norms, stores -exp(A_log), and tiles the value heads over the key
+heads; gpt-oss's gate and up rows alternate; experts are stacked.
 """
 
 from __future__ import annotations
@@ -239,14 +239,15 @@ def _full_head_dim(config: Any) -> int:
 
 def _hyperparameters(config: Any) -> dict[str, Any]:
     rope = _rope(config)
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    layer = config.per_layer_config[0] if config.model_type == "gemma4_text" else config
+    head_dim = getattr(layer, "head_dim", None) or config.hidden_size // config.num_attention_heads
     out: dict[str, Any] = {
         "block_count": config.num_hidden_layers,
         "context_length": config.max_position_embeddings,
         "embedding_length": config.hidden_size,
         "vocab_size": config.vocab_size,
         "attention.head_count": config.num_attention_heads,
-        "attention.head_count_kv": config.num_key_value_heads,
+        "attention.head_count_kv": layer.num_key_value_heads,
         "attention.key_length": head_dim,
         "attention.value_length": head_dim,
         "attention.layer_norm_rms_epsilon": float(config.rms_norm_eps),
@@ -310,19 +311,20 @@ def _gemma4(config: Any) -> dict[str, Any]:
     windowed = [kind == "sliding_attention" for kind in config.layer_types]
     layers = config.per_layer_config
     full_dim = _full_head_dim(config)
+    windowed_dim = layers[windowed.index(True)].head_dim
     first_shared = config.num_hidden_layers - config.num_kv_shared_layers
     out: dict[str, Any] = {
         "attention.head_count_kv": [layers[i].num_key_value_heads for i in range(len(windowed))],
         "attention.key_length": full_dim,
         "attention.value_length": full_dim,
-        "attention.key_length_swa": config.head_dim,
-        "attention.value_length_swa": config.head_dim,
+        "attention.key_length_swa": windowed_dim,
+        "attention.value_length_swa": windowed_dim,
         "attention.sliding_window": config.sliding_window,
         "attention.sliding_window_pattern": windowed,
         "attention.shared_kv_layers": config.num_kv_shared_layers,
         "embedding_length_per_layer_input": config.hidden_size_per_layer_input or 0,
         "rope.dimension_count": full_dim,
-        "rope.dimension_count_swa": config.head_dim,
+        "rope.dimension_count_swa": windowed_dim,
         "rope.freq_base_swa": float(config.rope_parameters["sliding_attention"]["rope_theta"]),
     }
     if config.use_double_wide_mlp:

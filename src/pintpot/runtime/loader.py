@@ -68,8 +68,8 @@ class FileTensors:
         info = self._info(name, shape)
         if info.type is None or not info.type.runnable:
             raise UnsupportedError(
-                f"{self.file.path}: tensor {name} has type {info.type_name}, which this version cannot compute "
-                "with: use a file of another quantization"
+                f"{self.file.path}: tensor {name} has type {info.type_name}, which this version cannot "
+                "compute with: use a file of another quantization"
             )
         stride = row_bytes(info.ggml_type, cols)
         return TensorView(
