@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import transformers
 from hf_to_gguf import Converted, convert
+
 from pintpot.gguf import GGMLType, GGUFFile, GGUFWriter, TensorDecl
 from pintpot.kernels.api import KVType, Ops, Segment
 from pintpot.models.base import Model
@@ -122,7 +123,8 @@ CASES: dict[str, Case] = {
     "mistral": Case(
         "MistralConfig",
         "MistralForCausalLM",
-        HEADS | {"intermediate_size": 80, "head_dim": 10, "sliding_window": None, "tie_word_embeddings": True},
+        HEADS
+        | {"intermediate_size": 80, "head_dim": 10, "sliding_window": None, "tie_word_embeddings": True},
     ),
     "mixtral": Case(
         "MixtralConfig",
@@ -140,6 +142,7 @@ CASES: dict[str, Case] = {
     "qwen3-yarn": Case(
         "Qwen3Config", "Qwen3ForCausalLM", HEADS | {"intermediate_size": 80, "rope_parameters": YARN}
     ),
+    "qwen3-q8": Case("Qwen3Config", "Qwen3ForCausalLM", HEADS | {"intermediate_size": 80, "head_dim": 32}),
     "qwen3moe": Case("Qwen3MoeConfig", "Qwen3MoeForCausalLM", HEADS | MOE | {"norm_topk_prob": True}),
     "qwen35": Case("Qwen3_5TextConfig", "Qwen3_5ForCausalLM", QWEN35 | {"intermediate_size": 80}),
     "qwen35moe": Case(
@@ -167,7 +170,8 @@ CASES: dict[str, Case] = {
     "gemma4-moe": Case(
         "Gemma4TextConfig",
         "Gemma4ForCausalLM",
-        GEMMA4 | {"enable_moe_block": True, "moe_intermediate_size": 40, "num_experts": 7, "top_k_experts": 3},
+        GEMMA4
+        | {"enable_moe_block": True, "moe_intermediate_size": 40, "num_experts": 7, "top_k_experts": 3},
     ),
     "gpt-oss": Case(
         "GptOssConfig",

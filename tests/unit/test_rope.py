@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+
 from pintpot.models.rope import make_rope
 from pintpot.spec import RopeScaling, RopeSpec, RopeStyle
 
