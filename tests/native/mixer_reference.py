@@ -56,7 +56,9 @@ def silu(x: np.ndarray) -> np.ndarray:
     return x * sigmoid(x)
 
 
-def rope(x: np.ndarray, positions: np.ndarray, inv_freq: np.ndarray, interleaved: bool, mscale: float) -> np.ndarray:
+def rope(
+    x: np.ndarray, positions: np.ndarray, inv_freq: np.ndarray, interleaved: bool, mscale: float
+) -> np.ndarray:
     """x [tokens, heads, dim]."""
     half = len(inv_freq)
     angle = positions[:, None].astype(np.float64) * inv_freq.astype(np.float64)
@@ -105,7 +107,7 @@ class Attention:
     has_k: bool = True
     has_v: bool = True
     seed: int = 0
-    w: dict[str, np.ndarray] = field(default_factory=dict)
+    w: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         rng = np.random.default_rng(self.seed)
@@ -135,7 +137,7 @@ class Attention:
 
     def layer(self) -> Any:
         kwargs: dict[str, Any] = {"wk": None, "wv": None}
-        kwargs |= {k: matrix(v) if v.ndim == 2 else v for k, v in self.w.items()}
+        kwargs |= {k: v if v is None or v.ndim == 1 else matrix(v) for k, v in self.w.items()}
         return _native.AttentionLayer(
             n_head=self.n_head,
             n_head_kv=self.n_head_kv,
@@ -157,7 +159,9 @@ class Attention:
             n_slots, capacity, self.n_head_kv, self.head_dim_k, self.head_dim_v, kind, kind_v or kind
         )
 
-    def run(self, x: np.ndarray, layer: Any, cache: Any, b: Any, threads: int = 2, engine: Any = None) -> np.ndarray:
+    def run(
+        self, x: np.ndarray, layer: Any, cache: Any, b: Any, threads: int = 2, engine: Any = None
+    ) -> np.ndarray:
         engine = engine or _native.Engine(threads)
         engine.set_poison(True)
         out = np.full((len(x), self.n_embd + 8), np.nan, np.float32)
@@ -183,7 +187,7 @@ class Attention:
         return stored(k, kind), stored(v, kind_v)
 
     def reference(self, x: np.ndarray, past: int, keys: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """`keys` and `values` of positions [0, past + len(x))."""
+        """`keys` and `values` are those of the last positions up to past + len(x)."""
         n = len(x)
         positions = past + np.arange(n)
         q = self._project(x.astype(np.float64), "q", self.n_head)
@@ -196,17 +200,17 @@ class Attention:
             q = rope(q, positions, self.w["rope_inv_freq"], self.interleaved, self.mscale)
         group = self.n_head // self.n_head_kv
         keys, values = np.repeat(keys, group, 1), np.repeat(values, group, 1)
-        scores = np.einsum("thd,phd->htp", q, keys) * self.scale
+        scores = q.transpose(1, 0, 2) @ keys.transpose(1, 2, 0) * self.scale  # [n_head, n, keys]
         if self.softcap:
             scores = self.softcap * np.tanh(scores / self.softcap)
-        age = positions[:, None] - np.arange(len(keys))
+        age = positions[:, None] - np.arange(past + n - len(keys), past + n)
         scores = np.where((age >= 0) & (age < (self.window or 1 << 60)), scores, -np.inf)
         if self.sinks:
             sinks = np.broadcast_to(self.w["sinks"][:, None, None], (self.n_head, n, 1))
             scores = np.concatenate([scores, sinks], -1)
         p = np.exp(scores - scores.max(-1, keepdims=True))
         p = (p / p.sum(-1, keepdims=True))[..., : len(keys)]
-        mixed = np.einsum("htp,phd->thd", p, values) * gate
+        mixed = (p @ values.transpose(1, 0, 2)).transpose(1, 0, 2) * gate
         out = mixed.reshape(n, -1) @ self.w["wo"].T.astype(np.float64)
         return out + self.w["bo"] if "bo" in self.w else out
 
@@ -259,7 +263,9 @@ class DeltaNet:
             n_slots, self.n_head_v, self.head_dim_k, self.head_dim_v, self.conv_dim, self.conv_kernel
         )
 
-    def run(self, x: np.ndarray, layer: Any, state: Any, b: Any, threads: int = 2, engine: Any = None) -> np.ndarray:
+    def run(
+        self, x: np.ndarray, layer: Any, state: Any, b: Any, threads: int = 2, engine: Any = None
+    ) -> np.ndarray:
         engine = engine or _native.Engine(threads)
         engine.set_poison(True)
         out = np.full((len(x), self.n_embd + 8), np.nan, np.float32)
@@ -280,12 +286,13 @@ class DeltaNet:
         decay = np.exp(w["a"] * np.log1p(np.exp(x @ w["walpha"].T + w["dt_bias"])))
         memory = np.zeros((hv, dk, dv))
         read = np.zeros((n, hv, dv))
+        head_k = np.arange(hv) % hk
         for t in range(n):
-            for h in range(hv):
-                kt, qt = k[t, h % hk], q[t, h % hk]
-                memory[h] *= decay[t, h]
-                memory[h] += np.outer(kt, beta[t, h] * (v[t, h] - kt @ memory[h]))
-                read[t, h] = qt @ memory[h]
+            kt, qt = k[t, head_k], q[t, head_k]  # [n_head_v, dk]
+            memory *= decay[t, :, None, None]
+            seen = (kt[:, None] @ memory)[:, 0]
+            memory += kt[:, :, None] * (beta[t, :, None] * (v[t] - seen))[:, None]
+            read[t] = (qt[:, None] @ memory)[:, 0]
         z = (x @ w["wz"].T).reshape(n, hv, dv)
         y = rms_norm(read, w["norm"], 1e-6) * silu(z)
         return y.reshape(n, -1) @ w["wo"].T
