@@ -21,7 +21,6 @@ const MatmulKernels& matmul_kernels_avx2() {
 
 namespace pintpot {
 namespace avx2 {
-using pintpot::kLanes;  // of F32x16; the matmul kernels have vectors of another width
 #include "mixer_kernels.inl"
 #include "row_kernels.inl"
 }  // namespace avx2

@@ -11,7 +11,6 @@ const MatmulKernels& matmul_kernels_avx512() { return matmul_kernels_scalar(); }
 
 namespace pintpot {
 namespace avx512 {
-using pintpot::kLanes;  // of F32x16; the matmul kernels have vectors of another width
 #include "mixer_kernels.inl"
 #include "row_kernels.inl"
 }  // namespace avx512
