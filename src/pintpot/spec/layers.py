@@ -1,8 +1,4 @@
-"""ModelSpec: what a model is, read from GGUF metadata and the tensor index alone (no weights, no torch).
-
-Everything later stages need to know about an architecture's shape is here, per layer: the models build
-their composition from it, `synth` writes files from it, the planner counts bytes from it.
-"""
+"""What a layer is: the values a ModelSpec is made of."""
 
 from __future__ import annotations
 
@@ -26,7 +22,7 @@ class RopeScaling:
     original_ctx: int
     # YaRN (Peng et al. 2023); defaults are llama.cpp's
     ext_factor: float = 1.0
-    attn_factor: float = 1.0
+    attn_factor: float = 1.0  # multiplies cos and sin, on top of YaRN's own 1 + 0.1 ln(factor)
     beta_fast: float = 32.0
     beta_slow: float = 1.0
 
@@ -93,21 +89,3 @@ class MoEFFN:
 class LayerSpec:
     mixer: AttentionLayer | DeltaNetLayer
     ffn: DenseFFN | MoEFFN
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSpec:
-    """A model's shape. Layers of multi-token prediction (MTP) are counted apart and not run."""
-
-    arch: str  # `general.architecture`, verbatim
-    name: str
-    n_layer: int  # without MTP layers
-    n_layer_mtp: int
-    n_embd: int
-    n_vocab: int
-    ctx_train: int
-    norm_eps: float
-    layers: tuple[LayerSpec, ...]
-    tied_output: bool  # `output.weight` is absent: the token embedding is used
-    logit_softcap: float | None = None
-    n_embd_per_layer: int = 0  # Gemma 4 E2B/E4B: width of the per-layer token embeddings
