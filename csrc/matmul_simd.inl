@@ -37,6 +37,23 @@ PP_INLINE Rows rows_at(const TileArgs& a, int64_t first) {
   return rows;
 }
 
+// Prefetches the rows that come next, as many bytes at a time as are being used: rows are contiguous, so this
+// walks memory in order while the rows in hand are read side by side.
+class Ahead {
+ public:
+  PP_INLINE Ahead(const TileArgs& a, int64_t next_row)
+      : at_(a.w + next_row * a.row_bytes), end_(a.w + a.n_rows * a.row_bytes) {}
+
+  PP_INLINE void fetch(int64_t n) {
+    if (at_ < end_)
+      for (int64_t i = 0; i < n; i += 64) prefetch(at_ + i);
+    at_ += n;
+  }
+
+ private:
+  const std::byte *at_, *end_;
+};
+
 // Adds what a group of code vectors gave to the block's sum.
 template <class Fmt, int Step, class Header>
 PP_INLINE VInt close_group(const Header& h, VInt sum, VInt group) {
@@ -117,12 +134,10 @@ template <class Fmt, int T>
 void dot_tile(const TileArgs& a, int64_t token0) {
   using Block = typename Fmt::Block;
   using Act = ActOf<Fmt>;
-  constexpr int64_t kGroupBytes = kLanes * static_cast<int64_t>(sizeof(Block));
   const int64_t n_blocks = a.cols / Fmt::kValues;
-  const std::byte* end = a.w + a.n_rows * a.row_bytes;
   for (int64_t r = 0; r < a.n_rows; r += kLanes) {
     const Rows rows = rows_at(a, r);
-    const std::byte* next = a.w + (r + kLanes) * a.row_bytes;  // rows are contiguous: so is what comes next
+    Ahead ahead(a, r + kLanes);
     VFloat acc[T];
     const Act* x[T];
     for (int t = 0; t < T; ++t) {
@@ -130,9 +145,7 @@ void dot_tile(const TileArgs& a, int64_t token0) {
       x[t] = reinterpret_cast<const Act*>(act_row(a, token0 + t));
     }
     for (int64_t b = 0; b < n_blocks; ++b) {
-      if (next < end)
-        for (int64_t i = 0; i < kGroupBytes; i += 64) prefetch(next + i);
-      next += kGroupBytes;
+      ahead.fetch(kLanes * static_cast<int64_t>(sizeof(Block)));
       dot_block<Fmt, T>(rows, b * static_cast<int64_t>(sizeof(Block)), x, acc);
       for (int t = 0; t < T; ++t) ++x[t];
     }
@@ -288,8 +301,10 @@ void panel_tile(const TileArgs& a, int64_t token0, int64_t token1) {
     for (int v = 0; v < kPanelVecs; ++v) rows[v] = rows_at(a, r + v * kLanes);
     for (int64_t i = 0; i < n; ++i)
       for (int v = 0; v < kPanelVecs; ++v) store_float(acc[i] + v * kLanes, zero_float());
+    Ahead ahead(a, r + kPanelRows);
     for (int64_t b = 0; b < n_blocks; b += kPanelBlocks) {
       const int count = static_cast<int>(n_blocks - b < kPanelBlocks ? n_blocks - b : kPanelBlocks);
+      ahead.fetch(kPanelRows * count * static_cast<int64_t>(sizeof(typename Fmt::Block)));
       for (int v = 0; v < kPanelVecs; ++v) fill_panel(panel, v, rows[v], b, count);
       int64_t i = 0;
       for (; i + kPanelTokens <= n; i += kPanelTokens)
