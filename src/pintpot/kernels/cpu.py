@@ -179,9 +179,7 @@ class CpuOps(Ops):
 
     # --- step time -------------------------------------------------------------------------------
     def batch(self, segments: Sequence[Segment]) -> _native.Batch:
-        return _native.Batch(
-            [s.slot for s in segments], [s.past for s in segments], [s.n for s in segments]
-        )
+        return _native.Batch([s.slot for s in segments], [s.past for s in segments], [s.n for s in segments])
 
     def embed(self, matrix: _native.Matrix, tokens: I32) -> F32:
         out = np.empty((len(tokens), matrix.cols), np.float32)

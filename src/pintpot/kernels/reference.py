@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor
 
-from pintpot.errors import UnsupportedError
 from pintpot.kernels.api import (
     F32,
     I32,
@@ -33,6 +31,7 @@ from pintpot.kernels.api import (
     TensorView,
 )
 from pintpot.kernels.reference_state import ReferenceDeltaState, ReferenceKVCache
+from pintpot.quants.reference import dequantize
 
 OAI_ALPHA = 1.702  # slope of gpt-oss's sigmoid
 OAI_LIMIT = 7.0  # its clamp
@@ -105,18 +104,6 @@ def apply_rope(x: Tensor, positions: Tensor, rope: Rope) -> Tensor:
     return torch.cat((turned, x[..., n_rot:]), dim=-1)
 
 
-def _floats(raw: npt.NDArray[np.uint8], view: TensorView) -> F32:
-    """The float32 values of whole blocks."""
-    match view.ggml_type:
-        case 0:
-            return raw.view(np.float32)
-        case 1:
-            return raw.view(np.float16).astype(np.float32)
-        case 30:
-            return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-    raise UnsupportedError(f"tensor {view.name}: type {view.ggml_type} has no reference unpacking")
-
-
 def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last axis."""
     y = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
@@ -177,8 +164,8 @@ class ReferenceOps(Ops):
         n_bytes = view.rows * view.row_bytes
         mats = []
         for i in range(view.n_mats):
-            raw = np.ascontiguousarray(view.data[i * view.mat_stride : i * view.mat_stride + n_bytes])
-            mats.append(torch.tensor(_floats(raw, view).reshape(view.rows, view.cols)))
+            raw = view.data[i * view.mat_stride : i * view.mat_stride + n_bytes]
+            mats.append(torch.from_numpy(dequantize(view.ggml_type, raw, (view.rows, view.cols))))
         return torch.stack(mats).to(self.dtype)
 
     # --- step time
