@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pintpot.cli import bench, run
+from pintpot.cli import bench, run, show
 
 app = typer.Typer(
     name="pintpot",
@@ -16,6 +16,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.command("run")(run.run)
+app.command("show")(show.show)
 app.command("bench")(bench.bench)
 
 

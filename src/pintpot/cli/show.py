@@ -1,0 +1,176 @@
+"""`pintpot show`: what a model file holds."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pintpot.cli.options import Model
+from pintpot.cli.text import human_bytes, human_count
+
+if TYPE_CHECKING:
+    from pintpot.gguf import GGUFFile
+    from pintpot.spec import LayerSpec, ModelSpec
+
+
+def show(
+    model: Model,
+    tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
+    metadata: Annotated[bool, typer.Option("--metadata", help="List every metadata key.")] = False,
+    template: Annotated[bool, typer.Option("--template", help="Print the chat template.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show what a model file holds: shape, bytes by type, tokenizer."""
+    from pintpot.errors import UnsupportedError
+    from pintpot.gguf import GGUFFile
+    from pintpot.spec import ModelSpec
+    from pintpot.store.resolve import resolve_model
+
+    file = GGUFFile.open(resolve_model(model))
+    if template:
+        typer.echo(file.metadata.get("tokenizer.chat_template", ""))
+        return
+    spec, unsupported = None, None
+    try:
+        spec = ModelSpec.from_gguf(file)
+    except UnsupportedError as error:
+        unsupported = str(error)
+    facts = _facts(file, spec)
+    if unsupported:
+        facts["unsupported"] = unsupported
+    if tensors:
+        facts["tensors"] = [
+            {"name": t.name, "type": t.type_name, "shape": list(t.shape), "bytes": t.nbytes}
+            for t in file.tensors.values()
+        ]
+    if metadata:
+        facts["metadata"] = {key: _brief(file.metadata[key]) for key in file.metadata}
+    if json_output:
+        typer.echo(json.dumps(facts, ensure_ascii=False, indent=2))
+    else:
+        _print(facts, spec)
+
+
+def _facts(file: GGUFFile, spec: ModelSpec | None) -> dict[str, Any]:
+    nbytes: Counter[str] = Counter()
+    n_values: Counter[str] = Counter()
+    for t in file.tensors.values():
+        nbytes[t.type_name] += t.nbytes
+        n_values[t.type_name] += t.n_values
+    return {
+        "file": str(file.path),
+        "parts": len(file.parts),
+        "gguf_version": file.version,
+        "architecture": str(file.metadata.get("general.architecture", "")),
+        "name": str(file.metadata.get("general.name", "")),
+        "license": str(file.metadata.get("general.license", "")),
+        "weights_bytes": sum(nbytes.values()),
+        "parameters": sum(n_values.values()),
+        "types": {
+            name: {
+                "bytes": size,
+                "parameters": n_values[name],
+                "tensors": sum(t.type_name == name for t in file.tensors.values()),
+            }
+            for name, size in nbytes.most_common()
+        },
+        "tokenizer": _tokenizer_facts(file),
+        "spec": asdict(spec) if spec else None,
+    }
+
+
+def _tokenizer_facts(file: GGUFFile) -> dict[str, Any]:
+    def token(key: str) -> int | None:
+        value = file.metadata.get(f"tokenizer.ggml.{key}_token_id")
+        return value if isinstance(value, int) else None
+
+    info = file.metadata.array_info("tokenizer.ggml.tokens")
+    return {
+        "model": str(file.metadata.get("tokenizer.ggml.model", "")),
+        "pre": str(file.metadata.get("tokenizer.ggml.pre", "")),
+        "tokens": info[1] if info else 0,
+        "bos_token_id": token("bos"),
+        "eos_token_id": token("eos"),
+        "chat_template": "tokenizer.chat_template" in file.metadata,
+    }
+
+
+def _brief(value: object) -> object:
+    """A metadata value short enough to print."""
+    if isinstance(value, str):
+        return value if len(value) <= 200 else f"{value[:200]}… ({len(value):,} characters)"
+    if hasattr(value, "__len__") and hasattr(value, "__getitem__"):
+        items = [v.item() if hasattr(v, "item") else v for v in value[:8]]
+        return items if len(value) <= 8 else [*items, f"… {len(value):,} in all"]
+    return value.item() if hasattr(value, "item") else value
+
+
+def _layer_text(layer: LayerSpec) -> tuple[str, str]:
+    """A layer's mixer and feed-forward block in words."""
+    from pintpot.spec import AttentionLayer, DenseFFN
+
+    m, f = layer.mixer, layer.ffn
+    if isinstance(m, AttentionLayer):
+        heads = f"{m.n_head} heads, {m.n_head_kv} KV x {m.head_dim_k}"
+        mixer = f"sliding window {m.window:,}, {heads}" if m.window else f"attention, {heads}"
+    else:
+        mixer = f"gated delta net, {m.n_head_v} heads x {m.head_dim_v}"
+    if isinstance(f, DenseFFN):
+        return mixer, f"dense {f.n_ff:,}"
+    shared = f", shared {f.n_ff_shared:,}" if f.n_ff_shared else ""
+    dense = f", dense {f.n_ff_dense:,}" if f.n_ff_dense else ""
+    return mixer, f"{f.n_expert} experts x {f.n_ff:,}, {f.n_expert_used} a token{shared}{dense}"
+
+
+def _print(facts: dict[str, Any], spec: ModelSpec | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    rows = Table.grid(padding=(0, 2))
+    rows.add_column(style="bold")
+    rows.add_column(overflow="fold")
+    parts = f" ({facts['parts']} parts)" if facts["parts"] > 1 else ""
+    rows.add_row("file", f"{facts['file']}{parts}, GGUF v{facts['gguf_version']}")
+    rows.add_row("model", f"{facts['name'] or '(no name)'} ({facts['architecture'] or 'no architecture'})")
+    if facts["license"]:
+        rows.add_row("license", facts["license"])
+    rows.add_row(
+        "size", f"{human_bytes(facts['weights_bytes'])}, {human_count(facts['parameters'])} parameters"
+    )
+    if spec:
+        mtp = f" + {spec.n_layer_mtp} for multi-token prediction (not run)" if spec.n_layer_mtp else ""
+        rows.add_row("layers", f"{spec.n_layer}{mtp}, width {spec.n_embd:,}")
+        kinds = Counter(_layer_text(layer) for layer in spec.layers)
+        for (mixer, ffn), n in kinds.items():
+            rows.add_row(f"{n:5} x", f"{mixer}; {ffn}")
+        rows.add_row("context", f"{spec.ctx_train:,} tokens as trained")
+    else:
+        rows.add_row("runs here", f"no: {facts['unsupported']}")
+    t = facts["tokenizer"]
+    template = "with a chat template" if t["chat_template"] else "no chat template"
+    pre = f", {t['pre']}" if t["pre"] else ""
+    rows.add_row("tokenizer", f"{t['model'] or 'none'}{pre}, {t['tokens']:,} tokens, {template}")
+    console.print(rows)
+
+    types = Table(title="weights by type", title_justify="left", title_style="bold")
+    for name in ("type", "tensors", "parameters", "bytes", "bits each"):
+        types.add_column(name, justify="left" if name == "type" else "right")
+    for name, t in facts["types"].items():
+        bits = 8 * t["bytes"] / t["parameters"]
+        types.add_row(
+            name, str(t["tensors"]), human_count(t["parameters"]), human_bytes(t["bytes"]), f"{bits:.4g}"
+        )
+    console.print(types)
+    for key, value in facts.get("metadata", {}).items():
+        console.print(f"[bold]{key}[/] = ", end="", soft_wrap=True)
+        console.print(repr(value), markup=False, soft_wrap=True)
+    if "tensors" in facts:
+        index = Table("tensor", "type", "shape", "bytes")
+        for t in facts["tensors"]:
+            index.add_row(t["name"], t["type"], " x ".join(f"{n:,}" for n in t["shape"]), f"{t['bytes']:,}")
+        console.print(index)
