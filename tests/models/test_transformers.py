@@ -5,16 +5,19 @@ from __future__ import annotations
 import pytest
 from tiny import CASES, hf_logits, load, new_state, relative_error, run, tokens
 
+from pintpot.kernels.cpu import CpuOps
 from pintpot.kernels.reference import ReferenceOps
 
 # Float32 in two orders of summation; the delta net and Gemma's per-layer embeddings amplify it most.
 TOLERANCE = 1e-4
 N_TOKENS = 40  # several times the sliding window
+BACKENDS = {"reference": ReferenceOps, "cpu": lambda: CpuOps(2)}
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", CASES)
-def test_logits_equal_transformers(name, tmp_path):
-    hf, model = load(name, tmp_path, ReferenceOps())
+def test_logits_equal_transformers(name, backend, tmp_path):
+    hf, model = load(name, tmp_path, BACKENDS[backend]())
     ids = tokens(N_TOKENS)
     ours = run(model, new_state(model), ids, [N_TOKENS])
     theirs = hf_logits(hf, ids)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -240,6 +240,3 @@ def run(model: Model, state: ModelState, ids: np.ndarray, chunks: Sequence[int],
 def relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:
     """Largest difference over the largest logit."""
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
-
-
-Opener = Callable[[], Ops]
