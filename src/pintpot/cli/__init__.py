@@ -34,9 +34,11 @@ def main() -> None:
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}", EXIT_ERROR)
     except Exception as error:  # noqa: BLE001  a traceback must never reach a user
+        if "--debug" in sys.argv:
+            raise
         _fail(
-            f"internal error: {type(error).__name__}: {error}; this is a bug in pintpot, please report it "
-            "(PYTHONFAULTHANDLER=1 python -m pintpot.cli shows where)",
+            f"internal error: {type(error).__name__}: {error}; this is a bug in pintpot, please report it with "
+            f"what `pintpot --debug {' '.join(sys.argv[1:])}` prints",
             EXIT_BUG,
         )
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pintpot.cli import bench, run, show
+from pintpot.cli import bench, run, show, synth
 
 app = typer.Typer(
     name="pintpot",
@@ -18,6 +18,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("show")(show.show)
 app.command("bench")(bench.bench)
+app.command("synth")(synth.synth)
 
 
 def _version(wanted: bool) -> None:
@@ -30,8 +31,11 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def root(
-    _: Annotated[
+    version: Annotated[  # noqa: ARG001  acted on by its callback
         bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[  # noqa: ARG001  read by main, which must know it even when parsing fails
+        bool, typer.Option("--debug", help="Show a traceback when pintpot itself fails.")
     ] = False,
 ) -> None:
     """Exit codes: 0 done, 1 error, 2 wrong usage, 70 a bug in pintpot, 130 interrupted."""
