@@ -185,7 +185,9 @@ class MoECase:
             out += y
         return out
 
-    def run(self, engine: Any, x: np.ndarray, router_x: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def run(
+        self, engine: Any, x: np.ndarray, router_x: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The native op: its result and the routes."""
         out = np.full(x.shape, np.nan, np.float32)
         routes = np.full((len(x), self.n_expert_used), -7, np.int32)

@@ -151,7 +151,9 @@ def test_router_sees_another_input(engine: _native.Engine) -> None:
 @pytest.mark.parametrize("n_tokens", [1, 3, 67])
 def test_thread_counts_agree_bit_for_bit(make_engine, kind: T, n_tokens: int) -> None:
     rng = np.random.default_rng(12)
-    case = make_moe(rng, n_expert=12, n_expert_used=3, n_embd=256, n_ff=256, n_ff_shared=256, kinds=(kind,) * 3)
+    case = make_moe(
+        rng, n_expert=12, n_expert_used=3, n_embd=256, n_ff=256, n_ff_shared=256, kinds=(kind,) * 3
+    )
     x = inputs(rng, n_tokens, 256)
     one = case.run(make_engine(1), x)
     for n_threads in (2, 3, 4):
@@ -175,7 +177,9 @@ def test_tokens_do_not_influence_each_other(engine: _native.Engine) -> None:
 def test_a_subset_of_experts(isa: _native.Isa, engine: _native.Engine) -> None:
     """Routing and experts as separate steps; two disjoint subsets add up to the whole."""
     rng = np.random.default_rng(14)
-    case = make_moe(rng, n_expert=16, n_expert_used=4, n_ff_shared=32, shared_gate=True, biases=True, down_scale=True)
+    case = make_moe(
+        rng, n_expert=16, n_expert_used=4, n_ff_shared=32, shared_gate=True, biases=True, down_scale=True
+    )
     x = inputs(rng, 21, 64)
     whole, routes = case.run(engine, x)
     ids, weights = np.empty((21, 4), np.int32), np.empty((21, 4), np.float32)
@@ -220,7 +224,9 @@ def test_shapes_are_checked(engine: _native.Engine) -> None:
     with pytest.raises(ValueError, match="routes"):
         _native.moe(engine, layer, x, out, None, np.empty((2, 3), np.int32))
     with pytest.raises(ValueError, match="below n_expert"):
-        _native.moe_experts(engine, layer, x, np.full((2, 2), 8, np.int32), np.ones((2, 2), np.float32), True, out)
+        _native.moe_experts(
+            engine, layer, x, np.full((2, 2), 8, np.int32), np.ones((2, 2), np.float32), True, out
+        )
 
     for field, value, message in [
         ("n_expert_used", 9, "n_expert_used"),

@@ -33,12 +33,12 @@ def main() -> None:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}", EXIT_ERROR)
-    except Exception as error:  # noqa: BLE001  a traceback must never reach a user
+    except Exception as error:
         if "--debug" in sys.argv:
             raise
         _fail(
-            f"internal error: {type(error).__name__}: {error}; this is a bug in pintpot, please report it with "
-            f"what `pintpot --debug {' '.join(sys.argv[1:])}` prints",
+            f"internal error: {type(error).__name__}: {error}; this is a bug in pintpot, please report it "
+            f"with what `pintpot --debug {' '.join(sys.argv[1:])}` prints",
             EXIT_BUG,
         )
 

@@ -31,10 +31,10 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def root(
-    version: Annotated[  # noqa: ARG001  acted on by its callback
+    version: Annotated[
         bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
-    debug: Annotated[  # noqa: ARG001  read by main, which must know it even when parsing fails
+    debug: Annotated[
         bool, typer.Option("--debug", help="Show a traceback when pintpot itself fails.")
     ] = False,
 ) -> None:

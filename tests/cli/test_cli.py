@@ -1,0 +1,188 @@
+"""The command line as a user meets it: output, errors in one line, exit codes."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+GREEDY = ("--temp", "0")
+
+
+def one_line(text):
+    assert text.endswith("\n")
+    assert text.count("\n") == 1, text
+    assert "Traceback" not in text
+    return text
+
+
+def test_run_streams_an_answer_and_prints_speed_and_memory(pintpot, toy):
+    result = pintpot("run", toy(), "hello", "-n", 8, *GREEDY)
+    assert result.code == 0
+    assert result.out.strip()
+    assert "answer 8 tokens" in result.err
+    assert "tok/s" in result.err
+    assert "mapped weights" in result.err
+
+
+def test_run_json_is_one_object_with_all_facts(pintpot, toy):
+    args = ("run", toy(), "hello", "--raw", "-n", 5, "--json", "--logprobs", 3, *GREEDY)
+    first, second = (json.loads(pintpot(*args).out) for _ in range(2))
+    assert first["tokens"] == second["tokens"]
+    assert len(first["tokens"]) == 5
+    assert first["finish_reason"] == "length"
+    assert first["timings"]["generated_tokens"] == 5
+    assert first["memory"]["weights_bytes"] > 0
+    assert [len(lp["top"]) for lp in first["logprobs"]] == [3] * 5
+    assert [lp["token"] for lp in first["logprobs"]] == first["tokens"]
+    assert all(lp["top"][0][0] == lp["token"] for lp in first["logprobs"])
+
+
+def test_equal_seeds_give_equal_answers(pintpot, toy):
+    args = ("run", toy(), "hello", "-n", 12, "--temp", 2, "--seed", 7)
+    assert pintpot(*args).out == pintpot(*args).out
+
+
+def test_results_do_not_depend_on_threads_or_batch(pintpot, toy):
+    base = ("run", toy("qwen35moe"), "hello " * 30, "--raw", "-n", 6, "--json", *GREEDY)
+    tokens = [
+        json.loads(pintpot(*base, *extra).out)["tokens"]
+        for extra in [("-t", 1), ("-t", 3), ("-t", 2, "-b", 7)]
+    ]
+    assert tokens[0] == tokens[1] == tokens[2]
+
+
+@pytest.mark.parametrize("cache", ["f32", "f16", "q8_0"])
+def test_cache_types_run(pintpot, toy, cache):
+    result = pintpot("run", toy(), "hello", "-n", 4, "-ctk", cache, "-ctv", cache, *GREEDY)
+    assert (result.code, result.out.strip() != "") == (0, True)
+
+
+def test_prompt_from_a_file(pintpot, toy, tmp_path):
+    path = tmp_path / "prompt.txt"
+    path.write_text("hello", encoding="utf-8")
+    from_file = pintpot("run", toy(), "-f", path, "-n", 6, "-q", *GREEDY)
+    direct = pintpot("run", toy(), "hello", "-n", 6, "-q", *GREEDY)
+    assert from_file.out == direct.out
+    assert from_file.err == ""
+
+
+def test_logit_bias_forces_a_token(pintpot, toy):
+    result = pintpot("run", toy(), "hi", "-n", 3, "--json", "-l", "70+1000", *GREEDY)
+    assert json.loads(result.out)["tokens"] == [70, 70, 70]
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (["run", "nosuch.gguf", "hi"], 1, "nosuch.gguf: no such file"),
+        (["run", "TOY", "hi", "--top-p", "3"], 2, "top-p is 3.0"),
+        (["run", "TOY", "hi", "-ctk", "q4"], 2, "cache type 'q4'"),
+        (["run", "TOY", "hi", "-l", "x"], 2, "--logit-bias 'x'"),
+        (["run", "TOY", "hi", "-n", "0"], 2, "-n 0"),
+        (["run", "TOY", "hi", "--logprobs", "2"], 2, "--logprobs needs --json"),
+        (["run", "TOY", "hi", "--raw", "-sys", "be brief"], 2, "--raw takes no system prompt"),
+        (["run", "TOY", "hello " * 50, "-c", "16"], 1, "holds 16"),
+        (["bench", "TOY", "-p", "x"], 2, "-p 'x'"),
+        (["bench", "TOY", "-p", "0", "-n", "0"], 2, "nothing to measure"),
+        (["synth", "nosuch", "out.gguf"], 2, "nosuch"),
+        (["show", "FOLDER"], 1, "is a folder"),
+    ],
+)
+def test_errors_are_one_line_with_the_right_code(pintpot, toy, tmp_path, monkeypatch, args, code, says):
+    monkeypatch.chdir(tmp_path)
+    names = {"TOY": toy(), "FOLDER": tmp_path}
+    result = pintpot(*[names.get(a, a) for a in args])
+    assert result.code == code
+    assert says in one_line(result.err)
+    assert result.out == ""
+
+
+def test_a_damaged_file_is_one_line(pintpot, toy, tmp_path):
+    whole = toy().read_bytes()
+    for name, data in {
+        "empty.gguf": b"",
+        "magic.gguf": b"nope" + whole[4:],
+        "cut.gguf": whole[: len(whole) // 2],
+        "header.gguf": whole[:100],
+    }.items():
+        path = tmp_path / name
+        path.write_bytes(data)
+        for command in (["show", path], ["run", path, "hi"], ["bench", path]):
+            result = pintpot(*command)
+            assert result.code == 1, command
+            assert name in one_line(result.err)
+
+
+def test_an_unexpected_failure_shows_no_traceback(pintpot, toy, monkeypatch):
+    monkeypatch.setattr("pintpot.llm.load", lambda *_, **__: 1 / 0)
+    result = pintpot("run", toy(), "hi")
+    assert result.code == 70
+    assert "internal error: ZeroDivisionError" in one_line(result.err)
+
+
+def test_show_counts_every_byte(pintpot, toy):
+    path = toy("qwen35moe", "Q4_K_M")
+    facts = json.loads(pintpot("show", path, "--json", "--tensors").out)
+    assert facts["architecture"] == "qwen35moe"
+    assert facts["weights_bytes"] == sum(t["bytes"] for t in facts["tensors"])
+    assert facts["weights_bytes"] == sum(t["bytes"] for t in facts["types"].values())
+    assert facts["weights_bytes"] < path.stat().st_size
+    assert "Q4_K" in facts["types"]
+    text = pintpot("show", path).out
+    assert "gated delta net" in text
+    assert "experts" in text
+
+
+def test_bench_reports_each_test(pintpot, toy):
+    result = pintpot("bench", toy(), "-p", "16,32", "-n", 4, "-r", 2, "-d", "0,8", "-o", "json")
+    rows = json.loads(result.out)
+    assert [r["test"] for r in rows] == ["pp16", "pp32", "tg4", "pp16 @ d8", "pp32 @ d8", "tg4 @ d8"]
+    assert all(r["tokens_s"] > 0 and len(r["samples_tokens_s"]) == 2 for r in rows)
+    for style, begins in (("md", "| model"), ("csv", "model,"), ("table", "┏")):
+        assert pintpot("bench", toy(), "-p", 8, "-n", 0, "-r", 1, "-o", style).out.startswith(begins)
+
+
+def test_synth_refuses_to_overwrite(pintpot, tmp_path):
+    path = tmp_path / "out.gguf"
+    path.write_bytes(b"mine")
+    result = pintpot("synth", "llama", path, "--preset", "toy")
+    assert result.code == 2
+    assert "--force" in one_line(result.err)
+    assert path.read_bytes() == b"mine"
+    assert pintpot("synth", "llama", path, "--preset", "toy", "--quant", "Q8_0", "--force").code == 0
+    assert path.read_bytes()[:4] == b"GGUF"
+
+
+def test_a_closed_pipe_is_silent(toy):
+    command = [
+        sys.executable,
+        "-m",
+        "pintpot.cli",
+        "run",
+        str(toy()),
+        "hi",
+        "-n",
+        "200",
+        "--temp",
+        "0",
+        "--ignore-eos",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.read(1)
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert b"Traceback" not in errors
+
+
+def test_help_needs_no_heavy_module():
+    code = (
+        "import sys; sys.argv = ['pintpot', '--help']\n"
+        "from pintpot.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'numpy', 'torch', 'tokenizers', 'jinja2', 'transformers'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "run" in done.stdout
