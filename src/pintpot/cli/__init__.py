@@ -37,7 +37,7 @@ def main() -> None:
         if "--debug" in sys.argv:
             raise
         _fail(
-            f"internal error: {type(error).__name__}: {error}; this is a bug in pintpot, please report it "
+            f"internal error: {type(error).__name__}: {error}; a bug in pintpot; please report it "
             f"with what `pintpot --debug {' '.join(sys.argv[1:])}` prints",
             EXIT_BUG,
         )
