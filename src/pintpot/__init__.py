@@ -7,7 +7,6 @@ so that `import pintpot` is quick.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from pintpot.llm import LLM, Generation, load
     from pintpot.runtime.engine import FinishReason
     from pintpot.runtime.sampler import SamplingParams, TokenLogprob
+
+__version__ = "0.1.0"
 
 __all__ = [
     "LLM",
@@ -50,8 +51,6 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        return version("pintpot")
     if name in __all__:
         return getattr(import_module(_HOME.get(name, "pintpot.errors")), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

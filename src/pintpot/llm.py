@@ -104,20 +104,22 @@ class LLM:
 
     def __init__(
         self,
-        path: Path,
+        file: GGUFFile,
         engine: Engine,
         tokenizer: Tokenizer,
         template: ChatTemplate | None,
         n_threads: int,
-        weights_bytes: int,
     ) -> None:
-        self.path = path
+        self.file = file
         self.engine = engine
         self.tokenizer = tokenizer
         self.chat_template = template
         self.n_threads = n_threads
         self.lock = threading.Lock()
-        self._weights_bytes = weights_bytes
+
+    @property
+    def path(self) -> Path:
+        return self.file.path
 
     @property
     def spec(self) -> ModelSpec:
@@ -129,7 +131,7 @@ class LLM:
 
     @property
     def memory(self) -> MemoryUse:
-        return MemoryUse(self._weights_bytes, self.engine.state.nbytes)
+        return MemoryUse(self.file.nbytes, self.engine.state.nbytes)
 
     def generate(
         self,
@@ -237,8 +239,7 @@ def load(
         type_k=_kv_type(cache_type_k),
         type_v=_kv_type(cache_type_v),
     )
-    weights_bytes = sum(t.nbytes for t in file.tensors.values())
-    return LLM(path, engine, tokenizer, template, n_threads, weights_bytes)
+    return LLM(file, engine, tokenizer, template, n_threads)
 
 
 def _kv_type(name: str) -> KVType:

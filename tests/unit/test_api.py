@@ -82,7 +82,6 @@ def test_refusals(models):
 
 def test_public_names_exist():
     for name in pintpot.__all__:
-        if name != "__version__":
-            assert getattr(pintpot, name) is not None
+        assert getattr(pintpot, name) is not None
     with pytest.raises(AttributeError, match="nosuch"):
         pintpot.nosuch  # noqa: B018

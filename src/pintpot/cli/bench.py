@@ -90,7 +90,8 @@ def _measure(llm: LLM, tests: list[tuple[str, int, int]], repetitions: int) -> l
 
     rng = np.random.default_rng(0)
     rows = []
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("measuring", total=len(tests) * (repetitions + 1))
         for kind, n, depth in tests:
             measure = measure_prefill if kind == "pp" else measure_decode

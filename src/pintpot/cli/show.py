@@ -56,11 +56,13 @@ def show(
 
 
 def _facts(file: GGUFFile, spec: ModelSpec | None) -> dict[str, Any]:
-    nbytes: Counter[str] = Counter()
-    n_values: Counter[str] = Counter()
+    from pintpot.spec import measure
+
+    size = measure(file, spec)
+    n_tensors = Counter(t.type_name for t in file.tensors.values())
+    n_params: Counter[str] = Counter()
     for t in file.tensors.values():
-        nbytes[t.type_name] += t.nbytes
-        n_values[t.type_name] += t.n_values
+        n_params[t.type_name] += t.n_values
     return {
         "file": str(file.path),
         "parts": len(file.parts),
@@ -68,15 +70,14 @@ def _facts(file: GGUFFile, spec: ModelSpec | None) -> dict[str, Any]:
         "architecture": str(file.metadata.get("general.architecture", "")),
         "name": str(file.metadata.get("general.name", "")),
         "license": str(file.metadata.get("general.license", "")),
-        "weights_bytes": sum(nbytes.values()),
-        "parameters": sum(n_values.values()),
+        "weights_bytes": size.weights_bytes,
+        "experts_bytes": size.experts_bytes,
+        "parameters": size.n_params,
+        "parameters_active": size.n_params_active,
+        "parameters_experts": size.n_params_experts,
         "types": {
-            name: {
-                "bytes": size,
-                "parameters": n_values[name],
-                "tensors": sum(t.type_name == name for t in file.tensors.values()),
-            }
-            for name, size in nbytes.most_common()
+            name: {"bytes": n, "parameters": n_params[name], "tensors": n_tensors[name]}
+            for name, n in size.bytes_by_type.items()
         },
         "tokenizer": _tokenizer_facts(file),
         "spec": asdict(spec) if spec else None,
@@ -139,9 +140,12 @@ def _print(facts: dict[str, Any], spec: ModelSpec | None) -> None:
     rows.add_row("model", f"{facts['name'] or '(no name)'} ({facts['architecture'] or 'no architecture'})")
     if facts["license"]:
         rows.add_row("license", facts["license"])
-    rows.add_row(
-        "size", f"{human_bytes(facts['weights_bytes'])}, {human_count(facts['parameters'])} parameters"
-    )
+    n_params, n_active = facts["parameters"], facts["parameters_active"]
+    active = f", {human_count(n_active)} active a token" if n_active < n_params else ""
+    rows.add_row("size", f"{human_bytes(facts['weights_bytes'])}, {human_count(n_params)} parameters{active}")
+    if facts["experts_bytes"]:
+        share = facts["experts_bytes"] / facts["weights_bytes"]
+        rows.add_row("experts", f"{human_bytes(facts['experts_bytes'])}, {share:.0%} of the weights")
     if spec:
         mtp = f" + {spec.n_layer_mtp} for multi-token prediction (not run)" if spec.n_layer_mtp else ""
         rows.add_row("layers", f"{spec.n_layer}{mtp}, width {spec.n_embd:,}")

@@ -36,7 +36,8 @@ def synth(
     if out.exists() and not force:
         raise UsageError(f"{out}: exists already; choose another name or give --force")
     columns = (BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("writing")
         result = synthesize(
             out,
