@@ -1,0 +1,21 @@
+"""Synthetic model files: random weights in real shapes, for measuring and testing without a download."""
+
+from __future__ import annotations
+
+from pintpot.synth.mixes import QUANTS
+from pintpot.synth.presets import DEFAULT_PRESET, PRESETS, TOYS, find_shape
+from pintpot.synth.shape import Shape
+from pintpot.synth.synthesize import Progress, Synthesized, synthesize, write_model
+
+__all__ = [
+    "DEFAULT_PRESET",
+    "PRESETS",
+    "QUANTS",
+    "TOYS",
+    "Progress",
+    "Shape",
+    "Synthesized",
+    "find_shape",
+    "synthesize",
+    "write_model",
+]

@@ -1,0 +1,83 @@
+"""Writing a synthetic model file."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pintpot.errors import UsageError
+from pintpot.gguf import GGUFWriter, TensorDecl, TypeInfo, type_by_name
+from pintpot.synth.metadata import model_metadata
+from pintpot.synth.mixes import check_quant, choose_type, file_type
+from pintpot.synth.presets import find_shape
+from pintpot.synth.shape import Shape
+from pintpot.synth.tensors import tensor_table
+from pintpot.synth.vocab import tokenizer_metadata
+from pintpot.synth.weights import WeightMaker
+
+# Called with (bytes written, bytes in all) after every piece of at most some 16 MB.
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Synthesized:
+    """What was written."""
+
+    path: Path
+    nbytes: int
+    n_params: int
+    shape: Shape
+
+
+def synthesize(
+    path: Path,
+    arch: str,
+    *,
+    quant: str = "Q4_K_M",
+    preset: str | None = None,
+    n_layer: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Synthesized:
+    """Writes a random-weight GGUF of a real shape to `path`.
+
+    `arch` is an architecture (its usual size is taken) or a preset's name; `preset` picks another size, or
+    "toy"; `n_layer` cuts the model; `quant` is a type or mix name (mixes.QUANTS). The same arguments give the
+    same bytes. Memory stays under about 300 MB whatever the size. Raises UsageError for unknown names or
+    when the disk is too small, PintpotError when the file cannot be written.
+    """
+    shape = find_shape(arch, preset)
+    if n_layer is not None:
+        shape = shape.with_layers(n_layer)
+    return write_model(path, shape, quant=quant, seed=seed, progress=progress)
+
+
+def write_model(
+    path: Path, shape: Shape, *, quant: str = "F32", seed: int = 0, progress: Progress | None = None
+) -> Synthesized:
+    """Writes a model of any shape; see `synthesize`."""
+    quant = check_quant(quant)
+    table = tensor_table(shape)
+    types: dict[str, TypeInfo] = {t.name: type_by_name(choose_type(quant, t, shape)) for t in table}
+    declarations = [TensorDecl(t.name, types[t.name].id, t.shape[::-1]) for t in table]
+    metadata = model_metadata(shape, file_type(quant)) | tokenizer_metadata(shape)
+    writer = GGUFWriter(path, metadata, declarations)
+    if path.parent.is_dir():
+        free = shutil.disk_usage(path.parent).free
+        if writer.nbytes > free:
+            raise UsageError(
+                f"{path}: the file needs {writer.nbytes / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free: "
+                "choose fewer --layers or a smaller --quant"
+            )
+    maker = WeightMaker(shape, table, types, seed)
+    done, total = 0, sum(d.nbytes for d in declarations)
+    with writer:
+        for tensor in table:
+            for piece in maker.pieces(tensor):
+                writer.write(tensor.name, piece)
+                done += piece.nbytes
+                if progress is not None:
+                    progress(done, total)
+    return Synthesized(path, writer.nbytes, sum(t.n_values for t in table), shape)

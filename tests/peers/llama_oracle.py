@@ -1,0 +1,206 @@
+"""llama.cpp as an oracle: raw logits through the C API that the `xllamacpp` wheel's library exports.
+
+The wheel's own Python interface is a server that answers with sampled text and log-probabilities of a few
+tokens; the C functions under it give the logits of every position of a batch in one call. Parameter
+structs are taken as llama.cpp's own defaults and changed only in the leading fields declared here; the
+defaults are compared with their documented values first, so that a wheel with another layout fails with a
+message and not with wrong numbers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+import xllamacpp
+
+TYPE_F32, TYPE_F16, TYPE_Q8_0 = 0, 1, 8
+FLASH_OFF, FLASH_ON = 0, 1
+_ROOM = 1024  # bytes given to a struct passed by value; more than any version's size
+
+
+class _ModelParams(ctypes.Structure):
+    _fields_ = (
+        ("devices", ctypes.c_void_p),
+        ("tensor_buft_overrides", ctypes.c_void_p),
+        ("n_gpu_layers", ctypes.c_int32),
+        ("rest", ctypes.c_uint8 * (_ROOM - 20)),
+    )
+
+
+class _ContextParams(ctypes.Structure):
+    _fields_ = (
+        ("n_ctx", ctypes.c_uint32),
+        ("n_batch", ctypes.c_uint32),
+        ("n_ubatch", ctypes.c_uint32),
+        ("n_seq_max", ctypes.c_uint32),
+        ("n_rs_seq", ctypes.c_uint32),
+        ("n_outputs_max", ctypes.c_uint32),
+        ("n_outputs_max_per_seq", ctypes.c_uint32),
+        ("n_threads", ctypes.c_int32),
+        ("n_threads_batch", ctypes.c_int32),
+        ("ctx_type", ctypes.c_int32),
+        ("rope_scaling_type", ctypes.c_int32),
+        ("pooling_type", ctypes.c_int32),
+        ("attention_type", ctypes.c_int32),
+        ("flash_attn_type", ctypes.c_int32),
+        ("rope_freq_base", ctypes.c_float),
+        ("rope_freq_scale", ctypes.c_float),
+        ("yarn_ext_factor", ctypes.c_float),
+        ("yarn_attn_factor", ctypes.c_float),
+        ("yarn_beta_fast", ctypes.c_float),
+        ("yarn_beta_slow", ctypes.c_float),
+        ("yarn_orig_ctx", ctypes.c_uint32),
+        ("defrag_thold", ctypes.c_float),
+        ("cb_eval", ctypes.c_void_p),
+        ("cb_eval_user_data", ctypes.c_void_p),
+        ("type_k", ctypes.c_int32),
+        ("type_v", ctypes.c_int32),
+        ("rest", ctypes.c_uint8 * (_ROOM - 112)),
+    )
+
+
+class _Batch(ctypes.Structure):
+    _fields_ = (
+        ("n_tokens", ctypes.c_int32),
+        ("token", ctypes.c_void_p),
+        ("embd", ctypes.c_void_p),
+        ("pos", ctypes.c_void_p),
+        ("n_seq_id", ctypes.c_void_p),
+        ("seq_id", ctypes.c_void_p),
+        ("logits", ctypes.c_void_p),
+    )
+
+
+_LOG_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+
+
+def _silence(_level: int, _text: bytes, _data: int | None) -> None:
+    """llama.cpp's log goes nowhere; errors show as null handles."""
+
+
+_silent = _LOG_CALLBACK(_silence)
+
+
+def _library() -> ctypes.CDLL:
+    lib = ctypes.CDLL(xllamacpp.xllamacpp.__file__)
+    p = ctypes.c_void_p
+    lib.llama_model_default_params.restype = _ModelParams
+    lib.llama_context_default_params.restype = _ContextParams
+    lib.llama_model_load_from_file.argtypes = [ctypes.c_char_p, _ModelParams]
+    lib.llama_model_load_from_file.restype = p
+    lib.llama_init_from_model.argtypes = [p, _ContextParams]
+    lib.llama_init_from_model.restype = p
+    lib.llama_decode.argtypes = [p, _Batch]
+    lib.llama_decode.restype = ctypes.c_int32
+    lib.llama_get_logits_ith.argtypes = [p, ctypes.c_int32]
+    lib.llama_get_logits_ith.restype = ctypes.POINTER(ctypes.c_float)
+    lib.llama_model_get_vocab.argtypes = [p]
+    lib.llama_model_get_vocab.restype = p
+    lib.llama_vocab_n_tokens.argtypes = [p]
+    lib.llama_vocab_n_tokens.restype = ctypes.c_int32
+    lib.llama_get_memory.argtypes = [p]
+    lib.llama_get_memory.restype = p
+    lib.llama_memory_clear.argtypes = [p, ctypes.c_bool]
+    lib.llama_free.argtypes = [p]
+    lib.llama_model_free.argtypes = [p]
+    lib.llama_log_set.argtypes = [_LOG_CALLBACK, p]
+    lib.llama_log_set(_silent, None)
+    lib.llama_backend_init()
+    return lib
+
+
+def _check_layout(model: _ModelParams, context: _ContextParams) -> None:
+    found = (
+        context.n_ctx, context.n_batch, context.n_ubatch, context.n_seq_max, context.flash_attn_type,
+        context.yarn_ext_factor, context.type_k, context.type_v,
+    )  # fmt: skip
+    if found != (512, 2048, 512, 1, -1, -1.0, TYPE_F16, TYPE_F16) or model.n_gpu_layers not in (-1, 999):
+        raise RuntimeError(
+            f"xllamacpp {xllamacpp.__version__} has another parameter layout than this harness knows "
+            f"(read {found}, {model.n_gpu_layers}): adjust tests/peers/llama_oracle.py to its llama.h"
+        )
+
+
+class LlamaCpp:
+    """A model file loaded in llama.cpp on the CPU, with one context of `n_ctx` tokens."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        n_ctx: int = 512,
+        kv_type: int = TYPE_F32,
+        flash: int = FLASH_OFF,
+        n_ubatch: int = 512,
+        n_threads: int = 2,
+    ) -> None:
+        self._lib = _library()
+        model_params = self._lib.llama_model_default_params()
+        params = self._lib.llama_context_default_params()
+        _check_layout(model_params, params)
+        model_params.n_gpu_layers = 0
+        self._model = self._lib.llama_model_load_from_file(str(path).encode(), model_params)
+        if not self._model:
+            raise RuntimeError(f"llama.cpp does not load {path}")
+        params.n_ctx, params.n_batch, params.n_ubatch = n_ctx, n_ctx, n_ubatch
+        params.n_threads = params.n_threads_batch = n_threads
+        params.type_k = params.type_v = kv_type
+        params.flash_attn_type = flash
+        self._context = self._lib.llama_init_from_model(self._model, params)
+        if not self._context:
+            raise RuntimeError(f"llama.cpp makes no context for {path}")
+        self.n_vocab: int = self._lib.llama_vocab_n_tokens(self._lib.llama_model_get_vocab(self._model))
+        self._past = 0
+
+    def __enter__(self) -> LlamaCpp:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lib.llama_free(self._context)
+        self._lib.llama_model_free(self._model)
+
+    def reset(self) -> None:
+        """Forgets the sequence."""
+        self._lib.llama_memory_clear(self._lib.llama_get_memory(self._context), True)
+        self._past = 0
+
+    def step(self, tokens: Sequence[int], *, last: bool = False) -> npt.NDArray[np.float32]:
+        """Appends tokens to the sequence in one batch; logits [n_tokens (or 1 with last), n_vocab]."""
+        n = len(tokens)
+        token = (ctypes.c_int32 * n)(*tokens)
+        pos = (ctypes.c_int32 * n)(*range(self._past, self._past + n))
+        n_seq = (ctypes.c_int32 * n)(*[1] * n)
+        zero = ctypes.c_int32(0)
+        seq = (ctypes.c_void_p * n)(*[ctypes.addressof(zero)] * n)
+        want = (ctypes.c_int8 * n)(*[0 if last and i < n - 1 else 1 for i in range(n)])
+        pointers = [ctypes.cast(a, ctypes.c_void_p) for a in (token, pos, n_seq, seq, want)]
+        code = self._lib.llama_decode(
+            self._context, _Batch(n, pointers[0], None, pointers[1], pointers[2], pointers[3], pointers[4])
+        )
+        if code != 0:
+            raise RuntimeError(f"llama_decode answers {code} at position {self._past}")
+        self._past += n
+        wanted = [n - 1] if last else range(n)
+        out = np.empty((len(wanted), self.n_vocab), np.float32)
+        for row, i in enumerate(wanted):
+            out[row] = np.ctypeslib.as_array(
+                self._lib.llama_get_logits_ith(self._context, i), (self.n_vocab,)
+            )
+        return out
+
+    def greedy(self, prompt: Sequence[int], n: int) -> tuple[list[int], npt.NDArray[np.float32]]:
+        """n tokens of greatest logit after the prompt, and the logits [n, n_vocab] that chose them."""
+        self.reset()
+        logits = [self.step(prompt, last=True)[0]]
+        tokens = [int(np.argmax(logits[0]))]
+        while len(tokens) < n:
+            logits.append(self.step(tokens[-1:])[0])
+            tokens.append(int(np.argmax(logits[-1])))
+        return tokens, np.stack(logits)
