@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
+
 from pintpot.spec import RopeScaling
 from pintpot.synth import TOYS, Shape
 

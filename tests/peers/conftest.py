@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 from cases import SHAPES
+
 from pintpot.kernels.cpu import CpuOps
 from pintpot.synth import write_model
 
 
 @pytest.fixture(scope="session")
 def ops() -> CpuOps:
-    return CpuOps(2)
+    return CpuOps(2)  # more than one, so that work is really divided
 
 
 @pytest.fixture(scope="module")

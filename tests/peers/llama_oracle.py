@@ -137,7 +137,7 @@ class LlamaCpp:
         kv_type: int = TYPE_F32,
         flash: int = FLASH_OFF,
         n_ubatch: int = 512,
-        n_threads: int = 2,
+        n_threads: int = 1,
     ) -> None:
         self._lib = _library()
         model_params = self._lib.llama_model_default_params()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
 from pintpot.gguf import GGUFFile
 from pintpot.kernels.api import KVType, Ops, Segment
 from pintpot.runtime.cache import ModelState

@@ -13,6 +13,7 @@ import pytest
 from cases import ARCHITECTURES, SHAPES, kl_divergence, prompt, relative_error
 from llama_oracle import LlamaCpp
 from ours import Ours
+
 from pintpot.synth.mixes import TYPES
 
 F32_ERROR = 1e-3

@@ -214,9 +214,7 @@ def _delta(s: Shape) -> dict[str, Any]:
         "linear_key_head_dim": s.delta.head_dim,
         "linear_value_head_dim": s.delta.head_dim,
         "linear_conv_kernel_dim": s.delta.conv_kernel,
-        "layer_types": [
-            "linear_attention" if s.is_delta(i) else "full_attention" for i in range(s.n_layer)
-        ],
+        "layer_types": ["linear_attention" if s.is_delta(i) else "full_attention" for i in range(s.n_layer)],
     }
 
 

@@ -101,10 +101,7 @@ def choose_type(quant: str, tensor: Tensor, shape: Shape) -> str:
         return "F32"
     name = check_quant(quant)
     base, rules = _MIXES.get(name, (name, ()))
-    if name in _MIXES:
-        kind = _mix_type(name, base, rules, tensor, shape)
-    else:
-        kind = base
+    kind = _mix_type(name, base, rules, tensor, shape) if name in _MIXES else base
     return fit_rows(kind, tensor.shape[-1])
 
 

@@ -12,6 +12,7 @@ catches 61-72% of selections and a recency/frequency policy 86-92%, as in publis
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +60,7 @@ def simulate_routing(
     for layer in range(n_layers):
         everywhere = np.random.default_rng([seed, layer, 0]).standard_normal(n_expert)
         rng = np.random.default_rng([seed, layer, 1])
-        for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+        for start, stop in pairwise(bounds.tolist()):
             steady = np.sqrt(mix.everywhere) * everywhere
             steady += np.sqrt(mix.prompt) * rng.standard_normal(n_expert)
             local = rng.standard_normal(n_expert)

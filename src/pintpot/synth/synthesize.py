@@ -68,8 +68,8 @@ def write_model(
         free = shutil.disk_usage(path.parent).free
         if writer.nbytes > free:
             raise UsageError(
-                f"{path}: the file needs {writer.nbytes / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free: "
-                "choose fewer --layers or a smaller --quant"
+                f"{path}: the file needs {writer.nbytes / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB "
+                "free: choose fewer --layers or a smaller --quant"
             )
     maker = WeightMaker(shape, table, types, seed)
     done, total = 0, sum(d.nbytes for d in declarations)

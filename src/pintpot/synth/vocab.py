@@ -34,12 +34,31 @@ CHAT_TEMPLATE = (
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
 )
 
-_ONSETS = "b c d f g h j k l m n p r s t v w z br ch cl cr dr fl fr gl gr kr pl pr sh sl st th tr".split()
-_VOWELS = "a e i o u ai ea io ou".split()
-# Merges in order of precedence; each one's parts are bytes or results of earlier ones.
-_PAIRS = (
-    "t h,i n,a n,e r,o n,r e,o r,a t,e n,i s,Ġ t,Ġ a,Ġ o,Ġ w,Ġt h,Ġth e,th e,in g,an d,Ġ i,Ġ s,o u,Ġ b,Ġ m,Ġ p"
+_CONSONANTS = "bcdfghjklmnprstvwz"
+_ONSETS = (
+    *_CONSONANTS,
+    "br",
+    "ch",
+    "cl",
+    "cr",
+    "dr",
+    "fl",
+    "fr",
+    "gl",
+    "gr",
+    "kr",
+    "pl",
+    "pr",
+    "sh",
+    "st",
+    "th",
 )
+_VOWELS = (*"aeiou", "ai", "ea", "io", "ou")
+# Merges in order of precedence; each one's parts are bytes or results of earlier ones.
+_MERGES = (
+    "t h", "i n", "a n", "e r", "o n", "r e", "o r", "a t", "e n", "i s", "Ġ t", "Ġ a", "Ġ o", "Ġ w",
+    "Ġt h", "Ġth e", "th e", "in g", "an d", "Ġ i", "Ġ s", "o u", "Ġ b", "Ġ m", "Ġ p",
+)  # fmt: skip
 
 
 def byte_characters() -> list[str]:
@@ -56,7 +75,7 @@ def tokenizer_metadata(shape: Shape) -> dict[str, MetadataValue]:
     if n_room < 0:
         raise UsageError(f"a vocabulary of {shape.n_vocab} tokens is too small; at least {256 + n_special}")
     tokens = byte_characters()
-    merges = _PAIRS.split(",")[:n_room]
+    merges = list(_MERGES[:n_room])
     tokens.extend(pair.replace(" ", "") for pair in merges)
     tokens.extend(_filler(shape.n_vocab - n_special - len(tokens), set(tokens)))
     first_special = len(tokens)
@@ -78,7 +97,8 @@ def tokenizer_metadata(shape: Shape) -> dict[str, MetadataValue]:
 def _filler(n: int, taken: set[str]) -> list[str]:
     """n distinct words of two or more syllables, half of them starting a word (Ġ is the space)."""
     syllables = [onset + vowel for vowel in _VOWELS for onset in _ONSETS]
-    base, words, number = len(syllables), [], len(syllables)
+    base = number = len(syllables)
+    words: list[str] = []
     while len(words) < n:
         rest, word = number // 2, ""
         while rest:

@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pintpot.gguf import TypeInfo
-from pintpot.synth.blocks import dequantize, random_blocks
+from pintpot.quants.random_blocks import random_blocks
+from pintpot.quants.reference import dequantize
 from pintpot.synth.routing import routing_mix
 from pintpot.synth.shape import Shape
 from pintpot.synth.tensors import (
@@ -41,7 +42,6 @@ Bytes = npt.NDArray[np.uint8]
 
 _POOL_BYTES = 8 << 20
 _PIECE_BYTES = 16 << 20
-_HEAD_CANDIDATES = 4096
 _TOPIC_LOGIT = 7.0  # what being on topic adds to a token's logit; ln(topics) makes it an even chance
 
 
@@ -71,7 +71,7 @@ class WeightMaker:
         else:
             kind = self.types[tensor.name]
             if isinstance(fill, Normal) and fill.mean == 0.0 and kind.name != "F32":
-                yield random_blocks(kind, tensor.n_values // kind.block_values, rng, fill.std).reshape(-1)
+                yield random_blocks(kind.id, tensor.n_values // kind.block_values, rng, fill.std)
             else:
                 yield _as_bytes(self._vector(tensor, rng))
 
@@ -81,7 +81,8 @@ class WeightMaker:
         if key not in self._pools:
             n_blocks = _largest_prime(_POOL_BYTES // kind.block_bytes)
             rng = np.random.default_rng([self.seed, *kind.name.encode(), round(std * 1e9)])
-            self._pools[key] = random_blocks(kind, n_blocks, rng, std)
+            blocks = random_blocks(kind.id, n_blocks, rng, std)
+            self._pools[key] = blocks.reshape(n_blocks, kind.block_bytes)
         return self._pools[key]
 
     def _from_pool(
@@ -109,7 +110,8 @@ class WeightMaker:
         at = int(rng.integers(len(pool)))
         shared = None
         if isinstance(fill, Embedding) and common:
-            shared = random_blocks(kind, common, np.random.default_rng([self.seed, 1]), fill.std)
+            blocks = random_blocks(kind.id, common, np.random.default_rng([self.seed, 1]), fill.std)
+            shared = blocks.reshape(common, kind.block_bytes)
         topics = self._topics(tensor, fill) if topic else None
         for first in range(0, n_rows, step):
             n = min(step, n_rows - first)
@@ -129,13 +131,16 @@ class WeightMaker:
         embd_kind = self.types["token_embd.weight"]
         embd_blocks = self.topic_width // embd_kind.block_values
         rng = np.random.default_rng([self.seed, 2])
-        wanted = random_blocks(embd_kind, self.shape.n_topic * embd_blocks, rng, self.embd_std)
+        wanted = random_blocks(embd_kind.id, self.shape.n_topic * embd_blocks, rng, self.embd_std)
         if isinstance(fill, Embedding):
             return wanted.reshape(self.shape.n_topic, n_blocks, -1)
-        target = dequantize(embd_kind, wanted).reshape(-1, kind.block_values)
-        candidates = random_blocks(kind, _HEAD_CANDIDATES, rng, fill.std)
-        best = np.argmax(target @ dequantize(kind, candidates).T, axis=1)
-        return candidates[best].reshape(self.shape.n_topic, n_blocks, -1)
+        target = dequantize(embd_kind.id, wanted).reshape(-1, kind.block_values)
+        n = _n_candidates(kind)
+        raw = random_blocks(kind.id, n, rng, fill.std)
+        values = dequantize(kind.id, raw).reshape(n, kind.block_values)
+        best = np.argmax(target @ values.T, axis=1)
+        chosen: Bytes = raw.reshape(n, kind.block_bytes)[best]
+        return chosen.reshape(self.shape.n_topic, n_blocks, -1)
 
     # --- float32 tensors ---------------------------------------------------------------------------
     def _vector(self, tensor: Tensor, rng: np.random.Generator) -> npt.NDArray[np.float32]:
@@ -182,7 +187,7 @@ class WeightMaker:
     def _head_agreement(self) -> float:
         """Correlation of the best of the candidates with a random target of the head's block length."""
         kind = self.types["output.weight"]
-        return min(1.0, math.sqrt(2.0 * math.log(_HEAD_CANDIDATES) / max(kind.block_values, 18)))
+        return min(1.0, math.sqrt(2.0 * math.log(_n_candidates(kind)) / max(kind.block_values, 18)))
 
 
 def part_widths(shape: Shape) -> tuple[int, int]:
@@ -193,6 +198,11 @@ def part_widths(shape: Shape) -> tuple[int, int]:
         return 0, 0
     width = max(granule, round(shape.n_embd / 8 / granule) * granule)
     return width, width
+
+
+def _n_candidates(kind: TypeInfo) -> int:
+    """Random blocks to choose a head's topic blocks from; few where blocks are short and targets many."""
+    return min(4096, 64 * kind.block_values)
 
 
 def _as_bytes(values: npt.NDArray[np.float32]) -> Bytes:

@@ -76,7 +76,9 @@ def test_rows_fit_their_type(quant: str, name: str) -> None:
     shape = TOYS[name]
     for tensor in tensor_table(shape):
         kind = choose_type(quant, tensor, shape)
-        block = 256 if kind.endswith("_K") or kind == "IQ4_XS" else 1 if kind in {"F32", "F16", "BF16"} else 32
+        block = (
+            256 if kind.endswith("_K") or kind == "IQ4_XS" else 1 if kind in {"F32", "F16", "BF16"} else 32
+        )
         assert tensor.shape[-1] % block == 0, (tensor, kind)
 
 
