@@ -91,6 +91,14 @@ def test_half_precision_vectors(qwen3, tmp_path, kind):
     np.testing.assert_allclose(got, values, rtol=2**-7)
 
 
+def test_impossible_rope_factors(tmp_path):
+    converted = convert(CASES["llama-3-rope"].build())
+    factors = converted.tensors["rope_freqs.weight"].copy()
+    factors[3] = 0
+    with pytest.raises(ModelFileError, match=r"rope_freqs\.weight: expected positive factors"):
+        load(changed(converted, {"rope_freqs.weight": factors}), tmp_path)
+
+
 def test_mtp_layers_are_ignored(tmp_path):
     converted = convert(CASES["qwen35moe"].build())
     plain = load(converted, tmp_path)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
+from pintpot.errors import ModelFileError
 from pintpot.kernels.api import (
     F32,
     Activation,
@@ -12,10 +15,11 @@ from pintpot.kernels.api import (
     FFNWeights,
     Gating,
     MoEWeights,
+    Rope,
     TensorView,
 )
 from pintpot.models.rope import make_rope
-from pintpot.spec import AttentionLayer, ModelSpec, MoEFFN
+from pintpot.spec import AttentionLayer, ModelSpec, MoEFFN, RopeSpec
 
 
 class Tensors(Protocol):
@@ -64,9 +68,6 @@ def attention_weights(
     wq, wk, wv = _qkv(spec, layer, a, tensors, v_may_be_k)
     owns_kv = a.kv_layer == layer
     bq, bk, bv = _qkv_bias(layer, wq.rows, wk.rows if wk else 0, wv.rows if wv else 0, tensors)
-    factors = None
-    if a.rope is not None and a.rope.use_freq_factors:
-        factors = tensors.vector("rope_freqs.weight", a.rope.n_rot // 2)
     return AttentionWeights(
         n_head=a.n_head,
         n_head_kv=a.n_head_kv,
@@ -77,7 +78,7 @@ def attention_weights(
         wk=wk,
         wv=wv,
         wo=tensors.matrix(f"{p}attn_output.weight", spec.n_embd, a.n_head * a.head_dim_v),
-        rope=None if a.rope is None else make_rope(a.rope, factors),
+        rope=None if a.rope is None else _rope(a.rope, tensors),
         bq=bq,
         bk=bk,
         bv=bv,
@@ -110,6 +111,15 @@ def _qkv(
     wk = tensors.matrix(f"{p}attn_k.weight", n_k, spec.n_embd)
     get_v = tensors.find_matrix if v_may_be_k else tensors.matrix
     return wq, wk, get_v(f"{p}attn_v.weight", n_v, spec.n_embd)
+
+
+def _rope(rope: RopeSpec, tensors: Tensors) -> Rope:
+    if not rope.use_freq_factors:
+        return make_rope(rope)
+    factors = tensors.vector("rope_freqs.weight", rope.n_rot // 2)
+    if not np.all(factors > 0):
+        raise ModelFileError("tensor rope_freqs.weight: expected positive factors; the file is damaged")
+    return make_rope(rope, factors)
 
 
 def _qkv_bias(
