@@ -1,0 +1,241 @@
+"""Train pintpot's demo model: a small Qwen3-MoE on the Python documentation that Debian packages.
+
+    python examples/train_demo.py train --work /tmp/demo --minutes 70
+    python examples/train_demo.py train --work /tmp/demo --minutes 70 --resume
+    python examples/train_demo.py export --work /tmp/demo --out src/pintpot/data/demo.gguf
+    python examples/train_demo.py sample --work /tmp/demo "What does os.path.join do?"
+
+`train` fetches Debian's `python3.11-doc` with `apt-get download` (or reads `--docs DIR`, the directory that
+holds `library/` and `tutorial/`), splits its pages into a training and a held-out part, trains a tokenizer
+and then the model. The learning rate follows the clock: it falls to zero just as `--minutes` are over, on
+whatever machine. Needs torch and tokenizers; PyTorch on two CPU cores does about 2,500 tokens a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
+from tokenizers import Tokenizer
+
+from demo.chat import conversation, shorten
+from demo.corpus import RowStream, encode_pages, split_pages, train_tokenizer
+from demo.docs_text import read_docs
+from demo.model import DemoConfig, DemoModel
+from demo.optim import DemoOptimizer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from demo.docs_text import Page
+
+PACKAGE = "python3.11-doc"
+HELDOUT_CHARS = 280_000
+BALANCE_WEIGHT = 0.01  # keeps every expert in use, and leaves the skew that real models show
+Z_WEIGHT = 0.001
+WARMUP = 0.02  # of the time
+LONG_ROWS_FROM = 0.8  # of the time: before it, rows are half the context
+EVAL_EVERY_S = 300.0
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far training has come; saved with every checkpoint."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+def fetch_docs(work: Path) -> Path:
+    """Download and unpack Debian's PACKAGE; the directory of its HTML pages."""
+    deb_dir = work / "deb"
+    if not deb_dir.exists():
+        if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+            sys.exit(
+                f"train_demo: no apt-get here; unpack Debian's {PACKAGE} elsewhere and give its html with --docs"
+            )
+        deb_dir.mkdir(parents=True)
+        subprocess.run(["apt-get", "download", PACKAGE], cwd=deb_dir, check=True)
+        package = next(deb_dir.glob("*.deb"))
+        subprocess.run(["dpkg-deb", "-x", str(package), str(deb_dir)], check=True)
+    return deb_dir / "usr/share/doc/python3.11/html"
+
+
+def prepare(work: Path, docs: Path | None, n_vocab: int) -> tuple[list[Page], list[Page], Tokenizer]:
+    """(training pages, held-out pages, tokenizer); the tokenizer and the held-out text are left in `work`."""
+    work.mkdir(parents=True, exist_ok=True)
+    pages = read_docs(docs or fetch_docs(work))
+    if not pages:
+        sys.exit(f"train_demo: {docs} holds no documentation pages (library/, tutorial/ …)")
+    train_pages, heldout_pages = split_pages(pages, HELDOUT_CHARS)
+    (work / "heldout.txt").write_text("\n".join(p.text for p in heldout_pages), encoding="utf-8")
+    (work / "heldout.json").write_text(json.dumps([p.path for p in heldout_pages], indent=1))
+    saved = work / "tokenizer.json"
+    if saved.exists():
+        return train_pages, heldout_pages, Tokenizer.from_file(str(saved))
+    rng = np.random.default_rng(0)
+    entries = [e for p in train_pages for e in p.entries]
+    chats = [conversation([entries[i]], rng) for i in rng.permutation(len(entries))[:2000]]
+    tokenizer = train_tokenizer([*(p.text for p in train_pages), *chats], n_vocab)
+    tokenizer.save(str(saved))
+    return train_pages, heldout_pages, tokenizer
+
+
+def schedule(done: float) -> float:
+    """Learning-rate factor at `done` (0..1) of the time: a short warm-up, then straight down to zero."""
+    return min(1.0, done / WARMUP) * max(0.0, 1.0 - done)
+
+
+@torch.no_grad()
+def heldout_loss(model: DemoModel, ids: NDArray[np.int32], ctx: int, max_rows: int | None = None) -> float:
+    """Mean nats a token over consecutive windows of `ctx` tokens, each read from an empty context."""
+    rows = (len(ids) - 1) // ctx
+    rows = rows if max_rows is None else min(rows, max_rows)
+    total = 0.0
+    for first in range(0, rows, 4):
+        starts = range(first, min(first + 4, rows))
+        window = torch.tensor([ids[r * ctx : (r + 1) * ctx + 1].tolist() for r in starts])
+        logits = model(window[:, :-1]).logits
+        total += F.cross_entropy(logits, window[:, 1:].reshape(-1), reduction="sum").item()
+    return total / (rows * ctx)
+
+
+class Trainer:
+    """The training loop and what it needs to stop and go on."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.work: Path = args.work
+        self.limit_s = args.minutes * 60.0
+        self.row_tokens: int = args.batch_tokens
+        self.config = DemoConfig()
+        train_pages, heldout_pages, tokenizer = prepare(self.work, args.docs, self.config.n_vocab)
+        self.heldout_ids = encode_pages(tokenizer, heldout_pages)
+        entries = [e for p in train_pages for e in p.entries if shorten(e.description)]
+        self.rows = RowStream(
+            tokenizer, encode_pages(tokenizer, train_pages), entries, args.seed, args.chat_share
+        )
+        self.model = DemoModel(self.config)
+        self.model.init_weights(args.seed)
+        self.optimizer = DemoOptimizer(self.model, args.muon_lr, args.adam_lr, weight_decay=0.05)
+        self.progress = Progress()
+        self.log_path = self.work / "log.jsonl"
+        if args.resume:
+            self._load()
+        self._log(
+            event="start",
+            parameters=sum(p.numel() for p in self.model.parameters()),
+            train_tokens=len(self.rows.text_ids),
+            heldout_tokens=len(self.heldout_ids),
+            heldout_bytes=sum(len(p.text.encode()) for p in heldout_pages),
+            entries=len(entries),
+        )
+
+    def _log(self, **values: object) -> None:
+        line = json.dumps(values)
+        print(line, flush=True)
+        with self.log_path.open("a") as f:
+            f.write(line + "\n")
+
+    def _save(self) -> None:
+        state = {
+            "config": asdict(self.config),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state(),
+            "rows": self.rows.state(),
+            "progress": asdict(self.progress),
+        }
+        fresh = self.work / "checkpoint.new"
+        torch.save(state, fresh)
+        fresh.replace(self.work / "checkpoint.pt")
+
+    def _load(self) -> None:
+        state = torch.load(self.work / "checkpoint.pt", weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.restore(state["optimizer"])
+        self.rows.restore(state["rows"])
+        self.progress = Progress(**state["progress"])
+
+    def run(self) -> None:
+        """Train until the time is over, evaluating and saving every EVAL_EVERY_S."""
+        began = time.monotonic() - self.progress.seconds
+        next_eval = self.progress.seconds + EVAL_EVERY_S
+        losses: list[float] = []
+        share = torch.zeros(self.config.n_layer, self.config.n_expert)
+        while (elapsed := time.monotonic() - began) < self.limit_s:
+            done = elapsed / self.limit_s
+            ctx = self.config.ctx_train if done >= LONG_ROWS_FROM else self.config.ctx_train // 2
+            loss, share_now = self._step(ctx, schedule(done))
+            losses.append(loss)
+            share = 0.9 * share + 0.1 * share_now
+            self.progress = Progress(
+                self.progress.step + 1, self.progress.tokens + self.row_tokens, time.monotonic() - began
+            )
+            if self.progress.step % 10 == 0:
+                self._log(
+                    **asdict(self.progress), loss=round(sum(losses) / len(losses), 4), lr=schedule(done)
+                )
+                losses.clear()
+            if self.progress.seconds >= next_eval:
+                next_eval += EVAL_EVERY_S
+                quick = heldout_loss(self.model, self.heldout_ids, self.config.ctx_train, max_rows=16)
+                top = share.sort(dim=1, descending=True).values[:, [0, -1]].tolist()
+                self._log(
+                    event="eval", step=self.progress.step, heldout_loss=round(quick, 4), top_and_least=top
+                )
+                self._save()
+        self._save()
+        full = heldout_loss(self.model, self.heldout_ids, self.config.ctx_train)
+        self._log(event="end", **asdict(self.progress), heldout_loss=full, heldout_ppl=math.exp(full))
+
+    def _step(self, ctx: int, factor: float) -> tuple[float, torch.Tensor]:
+        ids = torch.from_numpy(self.rows.batch(self.row_tokens // ctx, ctx))
+        out = self.model(ids[:, :-1])
+        loss = F.cross_entropy(out.logits, ids[:, 1:].reshape(-1))
+        (loss + BALANCE_WEIGHT * out.balance_loss + Z_WEIGHT * out.z_loss).backward()
+        torch.nn.utils.clip_grad_norm_(self.optimizer.adam.param_groups[0]["params"], 1.0)
+        self.optimizer.step(factor)
+        return loss.item(), out.expert_share
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    train = commands.add_parser("train", help="prepare the data and train")
+    train.add_argument("--work", type=Path, required=True, help="directory for data, checkpoints and log")
+    train.add_argument(
+        "--docs", type=Path, help=f"html directory of {PACKAGE}; default: download the package"
+    )
+    train.add_argument("--minutes", type=float, default=70.0, help="training time, with the interrupted part")
+    train.add_argument("--resume", action="store_true", help="go on from the work directory's checkpoint")
+    train.add_argument("--batch-tokens", type=int, default=6144, help="tokens per step")
+    train.add_argument("--chat-share", type=float, default=0.6, help="share of rows that hold conversations")
+    train.add_argument("--muon-lr", type=float, default=6e-3)
+    train.add_argument("--adam-lr", type=float, default=4e-3)
+    train.add_argument("--threads", type=int, default=2)
+    train.add_argument("--seed", type=int, default=0)
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    args = parse()
+    torch.set_num_threads(args.threads)
+    Trainer(args).run()
+
+
+if __name__ == "__main__":
+    main()
