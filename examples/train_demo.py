@@ -29,22 +29,22 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
 from tokenizers import Tokenizer
 
-from demo.chat import conversation, shorten
-from demo.corpus import RowStream, encode_pages, split_pages, train_tokenizer
-from demo.docs_text import read_docs
+from demo.chat import conversation, shorten, turn
+from demo.corpus import END_OF_TEXT, RowStream, encode_pages, split_pages, token_id, train_tokenizer
+from demo.docs_text import Entry, Page, read_docs
+from demo.export import export_gguf
 from demo.model import DemoConfig, DemoModel
 from demo.optim import DemoOptimizer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from demo.docs_text import Page
-
 PACKAGE = "python3.11-doc"
 HELDOUT_CHARS = 280_000
 BALANCE_WEIGHT = 0.01  # keeps every expert in use, and leaves the skew that real models show
 Z_WEIGHT = 0.001
 WARMUP = 0.02  # of the time
+DECAY_FROM = 0.4  # of the time
 LONG_ROWS_FROM = 0.8  # of the time: before it, rows are half the context
 EVAL_EVERY_S = 300.0
 
@@ -64,7 +64,7 @@ def fetch_docs(work: Path) -> Path:
     if not deb_dir.exists():
         if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
             sys.exit(
-                f"train_demo: no apt-get here; unpack Debian's {PACKAGE} elsewhere and give its html with --docs"
+                f"train_demo: no apt-get here; unpack {PACKAGE} elsewhere and give its html with --docs"
             )
         deb_dir.mkdir(parents=True)
         subprocess.run(["apt-get", "download", PACKAGE], cwd=deb_dir, check=True)
@@ -73,12 +73,25 @@ def fetch_docs(work: Path) -> Path:
     return deb_dir / "usr/share/doc/python3.11/html"
 
 
+def load_pages(work: Path, docs: Path | None) -> list[Page]:
+    """The documentation's pages, from the work directory's copy if there is one (reading HTML is slow)."""
+    saved = work / "pages.json"
+    if saved.exists():
+        return [
+            Page(p["path"], p["text"], tuple(Entry(**e) for e in p["entries"]))
+            for p in json.loads(saved.read_text(encoding="utf-8"))
+        ]
+    pages = read_docs(docs or fetch_docs(work))
+    if not pages:
+        sys.exit(f"train_demo: {docs} holds no documentation pages (library/, tutorial/ and so on)")
+    saved.write_text(json.dumps([asdict(p) for p in pages]), encoding="utf-8")
+    return pages
+
+
 def prepare(work: Path, docs: Path | None, n_vocab: int) -> tuple[list[Page], list[Page], Tokenizer]:
     """(training pages, held-out pages, tokenizer); the tokenizer and the held-out text are left in `work`."""
     work.mkdir(parents=True, exist_ok=True)
-    pages = read_docs(docs or fetch_docs(work))
-    if not pages:
-        sys.exit(f"train_demo: {docs} holds no documentation pages (library/, tutorial/ …)")
+    pages = load_pages(work, docs)
     train_pages, heldout_pages = split_pages(pages, HELDOUT_CHARS)
     (work / "heldout.txt").write_text("\n".join(p.text for p in heldout_pages), encoding="utf-8")
     (work / "heldout.json").write_text(json.dumps([p.path for p in heldout_pages], indent=1))
@@ -94,8 +107,8 @@ def prepare(work: Path, docs: Path | None, n_vocab: int) -> tuple[list[Page], li
 
 
 def schedule(done: float) -> float:
-    """Learning-rate factor at `done` (0..1) of the time: a short warm-up, then straight down to zero."""
-    return min(1.0, done / WARMUP) * max(0.0, 1.0 - done)
+    """Learning-rate factor at `done` (0..1) of the time: warm-up, a plateau, straight down to zero."""
+    return min(1.0, done / WARMUP, max(0.0, 1.0 - done) / (1.0 - DECAY_FROM))
 
 
 @torch.no_grad()
@@ -209,6 +222,37 @@ class Trainer:
         return loss.item(), out.expert_share
 
 
+def load_trained(work: Path) -> tuple[DemoModel, Tokenizer]:
+    """The model of the last checkpoint, and its tokenizer."""
+    if not (work / "checkpoint.pt").exists():
+        sys.exit(f"train_demo: {work} holds no checkpoint.pt; run the train command first")
+    state = torch.load(work / "checkpoint.pt", weights_only=True)
+    model = DemoModel(DemoConfig(**state["config"]))
+    model.load_state_dict(state["model"])
+    return model, Tokenizer.from_file(str(work / "tokenizer.json"))
+
+
+@torch.no_grad()
+def sample(work: Path, prompt: str, raw: bool, n_tokens: int) -> None:
+    """Print a greedy answer to `prompt`, or with `raw` its continuation."""
+    model, tokenizer = load_trained(work)
+    text = prompt if raw else turn("user", prompt) + "<|im_start|>assistant\n"
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    ends = {token_id(tokenizer, "<|im_end|>"), token_id(tokenizer, END_OF_TEXT)}
+    answer: list[int] = []
+    while len(answer) < n_tokens and not ends.intersection(answer[-1:]):
+        logits = model(torch.tensor([[*ids, *answer]])).logits
+        answer.append(int(logits[-1].argmax()))
+    print(tokenizer.decode(answer))
+
+
+def export(work: Path, out: Path) -> None:
+    """Write the last checkpoint as `out`, and the held-out text beside it as `<name>-heldout.txt`."""
+    model, tokenizer = load_trained(work)
+    export_gguf(out, model.state_dict(), model.cfg, tokenizer)
+    shutil.copyfile(work / "heldout.txt", out.with_name(f"{out.stem}-heldout.txt"))
+
+
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -228,13 +272,31 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     train.add_argument("--adam-lr", type=float, default=4e-3)
     train.add_argument("--threads", type=int, default=2)
     train.add_argument("--seed", type=int, default=0)
+    ask = commands.add_parser("sample", help="let the last checkpoint answer")
+    ask.add_argument("prompt")
+    ask.add_argument("--work", type=Path, required=True)
+    ask.add_argument(
+        "--raw", action="store_true", help="continue the prompt as it stands, with no chat format"
+    )
+    ask.add_argument("-n", type=int, default=200, help="tokens at most")
+    write = commands.add_parser("export", help="write the last checkpoint as GGUF")
+    write.add_argument("--work", type=Path, required=True)
+    write.add_argument(
+        "--out", type=Path, required=True, help="the .gguf file; the held-out text goes beside it"
+    )
     return parser.parse_args(argv)
 
 
 def main() -> None:
     args = parse()
-    torch.set_num_threads(args.threads)
-    Trainer(args).run()
+    match args.command:
+        case "train":
+            torch.set_num_threads(args.threads)
+            Trainer(args).run()
+        case "sample":
+            sample(args.work, args.prompt, args.raw, args.n)
+        case "export":
+            export(args.work, args.out)
 
 
 if __name__ == "__main__":

@@ -23,17 +23,20 @@ CHAT_TEMPLATE = (
 ANSWER_CHARS = 420
 
 # What people are likely to ask a Python demo about: drawn more often than the rest.
-WELL_KNOWN = frozenset(
-    "argparse array base64 bisect collections copy csv dataclasses datetime decimal enum fractions functools "
-    "glob hashlib heapq inspect io itertools json logging math operator os os.path pathlib pickle pprint queue "
-    "random re shutil socket sqlite3 statistics string struct subprocess sys tempfile textwrap threading time "
-    "timeit typing unittest urllib.parse urllib.request uuid zipfile zlib asyncio contextlib abc".split()
-)
-FAVOURITES = frozenset(
-    "bisect collections collections.Counter collections.deque contextlib copy dataclasses datetime.date "
-    "datetime.datetime dict functools glob heapq itertools json list math os.path pathlib.Path random re set "
-    "shutil statistics str string tempfile textwrap time".split()
-)
+_WELL_KNOWN_NAMES = """
+    abc argparse array asyncio base64 bisect collections contextlib copy csv dataclasses datetime
+    decimal enum fractions functools glob hashlib heapq inspect io itertools json logging math operator
+    os os.path pathlib pickle pprint queue random re shutil socket sqlite3 statistics string struct
+    subprocess sys tempfile textwrap threading time timeit typing unittest urllib.parse urllib.request
+    uuid zipfile zlib
+"""
+_FAVOURITE_NAMES = """
+    bisect collections collections.Counter collections.deque contextlib copy dataclasses datetime.date
+    datetime.datetime dict functools glob heapq itertools json list math os.path pathlib.Path random re
+    set shutil statistics str string tempfile textwrap time
+"""
+WELL_KNOWN = frozenset(_WELL_KNOWN_NAMES.split())
+FAVOURITES = frozenset(_FAVOURITE_NAMES.split())
 
 _ASK = {
     "callable": (

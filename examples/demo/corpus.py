@@ -68,9 +68,17 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
+def token_id(tokenizer: Tokenizer, token: str) -> int:
+    """Raises KeyError for a token the vocabulary lacks."""
+    found = tokenizer.token_to_id(token)
+    if found is None:
+        raise KeyError(token)
+    return found
+
+
 def encode_pages(tokenizer: Tokenizer, pages: list[Page]) -> NDArray[np.int32]:
     """All pages as one row of token ids, END_OF_TEXT after each."""
-    end = tokenizer.token_to_id(END_OF_TEXT)
+    end = token_id(tokenizer, END_OF_TEXT)
     ids: list[int] = []
     for encoding in tokenizer.encode_batch([p.text for p in pages], add_special_tokens=False):
         ids.extend(encoding.ids)
@@ -127,7 +135,7 @@ class RowStream:
     def _chat_row(self, length: int) -> NDArray[np.int32]:
         """Conversations one after another from the row's start; what does not fit is cut off."""
         ids: list[int] = []
-        end = self.tokenizer.token_to_id(END_OF_TEXT)
+        end = token_id(self.tokenizer, END_OF_TEXT)
         while len(ids) < length:
             rng = np.random.default_rng((self.seed, 1, self.chat_cursor))
             chosen = [self._next_entry() for _ in range(1 if rng.random() < 0.75 else 2)]

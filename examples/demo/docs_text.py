@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _VOID = frozenset({"br", "hr", "img", "input", "link", "meta", "col", "wbr"})
@@ -35,7 +36,9 @@ _BLOCKS = frozenset(
     }
 )
 _SECTIONS = ("tutorial", "library", "reference", "howto", "faq")
-_ASCII = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "…": "...", "\xa0": " "})
+_ASCII = str.maketrans(
+    {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2026": "...", "\xa0": " "}
+)  # typographic marks, which are rare enough to waste a small vocabulary
 
 
 @dataclass(slots=True)
@@ -50,13 +53,13 @@ class Node:
     def classes(self) -> frozenset[str]:
         return frozenset(self.attrs.get("class", "").split())
 
-    def walk(self) -> list[Node]:
+    def walk(self) -> Iterator[Node]:
         """This element and every element under it, in document order."""
-        found = [self]
-        for child in self.children:
-            if isinstance(child, Node):
-                found.extend(child.walk())
-        return found
+        stack = [self]
+        while stack:
+            node = stack.pop()
+            yield node
+            stack.extend(child for child in reversed(node.children) if isinstance(child, Node))
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,7 @@ class Experts(nn.Module):
         order = flat.argsort()
         counts = torch.bincount(flat, minlength=cfg.n_expert)
         token = order // cfg.n_expert_used
-        pieces = x.index_select(0, token).split(counts.tolist())
+        pieces = torch.split(x.index_select(0, token), counts.tolist())
         outs = []
         for piece, gate_up, down in zip(pieces, self.gate_up.unbind(0), self.down.unbind(0), strict=True):
             gate, up = F.linear(piece, gate_up).chunk(2, dim=-1)
