@@ -63,9 +63,7 @@ def fetch_docs(work: Path) -> Path:
     deb_dir = work / "deb"
     if not deb_dir.exists():
         if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-            sys.exit(
-                f"train_demo: no apt-get here; unpack {PACKAGE} elsewhere and give its html with --docs"
-            )
+            sys.exit(f"train_demo: no apt-get here; unpack {PACKAGE} elsewhere and give its html with --docs")
         deb_dir.mkdir(parents=True)
         subprocess.run(["apt-get", "download", PACKAGE], cwd=deb_dir, check=True)
         package = next(deb_dir.glob("*.deb"))

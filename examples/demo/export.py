@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from pintpot.gguf.writer import MetadataIn
     from tokenizers import Tokenizer
     from torch import Tensor
 
     from demo.model import DemoConfig
+    from pintpot.gguf.writer import MetadataIn
 
 _NORMAL, _CONTROL = 1, 3  # tokenizer.ggml.token_type
 _FILE_TYPE_F16 = 1
