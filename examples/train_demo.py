@@ -5,10 +5,17 @@
     python examples/train_demo.py export --work /tmp/demo --out src/pintpot/data/demo.gguf
     python examples/train_demo.py sample --work /tmp/demo "What does os.path.join do?"
 
+(with PYTHONPATH=src where pintpot is not installed; on a machine with other work to do, with
+OMP_WAIT_POLICY=PASSIVE too: threads that spin while they wait for one another cost it most of its time).
+
 `train` fetches Debian's `python3.11-doc` with `apt-get download` (or reads `--docs DIR`, the directory that
 holds `library/` and `tutorial/`), splits its pages into a training and a held-out part, trains a tokenizer
 and then the model. The learning rate follows the clock: it falls to zero just as `--minutes` are over, on
-whatever machine. Needs torch and tokenizers; PyTorch on two CPU cores does about 2,500 tokens a second.
+whatever machine. `--resume` goes on after an interruption; before the decline (DECAY_FROM) it may be given
+more `--minutes`. Two idle Zen 3 cores train on about 2,000 tokens a second.
+
+`export` takes the last checkpoint, and replaces the figures at the end of the `.md` file beside `--out` with
+newly measured ones.
 """
 
 from __future__ import annotations
@@ -22,22 +29,19 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
 from tokenizers import Tokenizer
 
-from demo.chat import conversation, shorten, turn
-from demo.corpus import END_OF_TEXT, RowStream, encode_pages, split_pages, token_id, train_tokenizer
+from demo.chat import conversation, shorten
+from demo.corpus import RowStream, encode_pages, split_pages, train_tokenizer
 from demo.docs_text import Entry, Page, read_docs
 from demo.export import export_gguf
 from demo.model import DemoConfig, DemoModel
 from demo.optim import DemoOptimizer
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from demo.report import HEADING, chat_prompt, figures, generate, heldout_loss
 
 PACKAGE = "python3.11-doc"
 HELDOUT_CHARS = 280_000
@@ -107,20 +111,6 @@ def prepare(work: Path, docs: Path | None, n_vocab: int) -> tuple[list[Page], li
 def schedule(done: float) -> float:
     """Learning-rate factor at `done` (0..1) of the time: warm-up, a plateau, straight down to zero."""
     return min(1.0, done / WARMUP, max(0.0, 1.0 - done) / (1.0 - DECAY_FROM))
-
-
-@torch.no_grad()
-def heldout_loss(model: DemoModel, ids: NDArray[np.int32], ctx: int, max_rows: int | None = None) -> float:
-    """Mean nats a token over consecutive windows of `ctx` tokens, each read from an empty context."""
-    rows = (len(ids) - 1) // ctx
-    rows = rows if max_rows is None else min(rows, max_rows)
-    total = 0.0
-    for first in range(0, rows, 4):
-        starts = range(first, min(first + 4, rows))
-        window = torch.tensor([ids[r * ctx : (r + 1) * ctx + 1].tolist() for r in starts])
-        logits = model(window[:, :-1]).logits
-        total += F.cross_entropy(logits, window[:, 1:].reshape(-1), reduction="sum").item()
-    return total / (rows * ctx)
 
 
 class Trainer:
@@ -200,14 +190,14 @@ class Trainer:
                 losses.clear()
             if self.progress.seconds >= next_eval:
                 next_eval += EVAL_EVERY_S
-                quick = heldout_loss(self.model, self.heldout_ids, self.config.ctx_train, max_rows=16)
+                quick, _ = heldout_loss(self.model, self.heldout_ids, self.config.ctx_train, max_rows=16)
                 top = share.sort(dim=1, descending=True).values[:, [0, -1]].tolist()
                 self._log(
                     event="eval", step=self.progress.step, heldout_loss=round(quick, 4), top_and_least=top
                 )
                 self._save()
         self._save()
-        full = heldout_loss(self.model, self.heldout_ids, self.config.ctx_train)
+        full, _ = heldout_loss(self.model, self.heldout_ids, self.config.ctx_train)
         self._log(event="end", **asdict(self.progress), heldout_loss=full, heldout_ppl=math.exp(full))
 
     def _step(self, ctx: int, factor: float) -> tuple[float, torch.Tensor]:
@@ -220,35 +210,28 @@ class Trainer:
         return loss.item(), out.expert_share
 
 
-def load_trained(work: Path) -> tuple[DemoModel, Tokenizer]:
-    """The model of the last checkpoint, and its tokenizer."""
+def load_trained(work: Path) -> tuple[DemoModel, Tokenizer, dict[str, float]]:
+    """The model of the last checkpoint, its tokenizer, and how far training had come."""
     if not (work / "checkpoint.pt").exists():
         sys.exit(f"train_demo: {work} holds no checkpoint.pt; run the train command first")
     state = torch.load(work / "checkpoint.pt", weights_only=True)
     model = DemoModel(DemoConfig(**state["config"]))
     model.load_state_dict(state["model"])
-    return model, Tokenizer.from_file(str(work / "tokenizer.json"))
-
-
-@torch.no_grad()
-def sample(work: Path, prompt: str, raw: bool, n_tokens: int) -> None:
-    """Print a greedy answer to `prompt`, or with `raw` its continuation."""
-    model, tokenizer = load_trained(work)
-    text = prompt if raw else turn("user", prompt) + "<|im_start|>assistant\n"
-    ids = tokenizer.encode(text, add_special_tokens=False).ids
-    ends = {token_id(tokenizer, "<|im_end|>"), token_id(tokenizer, END_OF_TEXT)}
-    answer: list[int] = []
-    while len(answer) < n_tokens and not ends.intersection(answer[-1:]):
-        logits = model(torch.tensor([[*ids, *answer]])).logits
-        answer.append(int(logits[-1].argmax()))
-    print(tokenizer.decode(answer))
+    return model, Tokenizer.from_file(str(work / "tokenizer.json")), state["progress"]
 
 
 def export(work: Path, out: Path) -> None:
-    """Write the last checkpoint as `out`, and the held-out text beside it as `<name>-heldout.txt`."""
-    model, tokenizer = load_trained(work)
+    """Write the last checkpoint as `out`, the held-out text beside it, and the figures into `<name>.md`."""
+    model, tokenizer, progress = load_trained(work)
     export_gguf(out, model.state_dict(), model.cfg, tokenizer)
     shutil.copyfile(work / "heldout.txt", out.with_name(f"{out.stem}-heldout.txt"))
+    _, heldout_pages = split_pages(load_pages(work, None), HELDOUT_CHARS)
+    heldout_bytes = sum(len(p.text.encode()) for p in heldout_pages)
+    measured = figures(model, tokenizer, encode_pages(tokenizer, heldout_pages), heldout_bytes, progress)
+    record = out.with_suffix(".md")
+    about = record.read_text(encoding="utf-8").partition(HEADING)[0] if record.exists() else ""
+    record.write_text(about + measured, encoding="utf-8")
+    print(measured)
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -256,6 +239,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--threads", type=int, default=2)
     commands = parser.add_subparsers(dest="command", required=True)
     train = commands.add_parser("train", help="prepare the data and train")
     train.add_argument("--work", type=Path, required=True, help="directory for data, checkpoints and log")
@@ -264,11 +248,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     train.add_argument("--minutes", type=float, default=70.0, help="training time, with the interrupted part")
     train.add_argument("--resume", action="store_true", help="go on from the work directory's checkpoint")
-    train.add_argument("--batch-tokens", type=int, default=6144, help="tokens per step")
+    train.add_argument("--batch-tokens", type=int, default=4096, help="tokens per step")
     train.add_argument("--chat-share", type=float, default=0.6, help="share of rows that hold conversations")
     train.add_argument("--muon-lr", type=float, default=6e-3)
     train.add_argument("--adam-lr", type=float, default=4e-3)
-    train.add_argument("--threads", type=int, default=2)
     train.add_argument("--seed", type=int, default=0)
     ask = commands.add_parser("sample", help="let the last checkpoint answer")
     ask.add_argument("prompt")
@@ -277,22 +260,24 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--raw", action="store_true", help="continue the prompt as it stands, with no chat format"
     )
     ask.add_argument("-n", type=int, default=200, help="tokens at most")
-    write = commands.add_parser("export", help="write the last checkpoint as GGUF")
+    write = commands.add_parser("export", help="write the last checkpoint as GGUF and measure it")
     write.add_argument("--work", type=Path, required=True)
     write.add_argument(
-        "--out", type=Path, required=True, help="the .gguf file; the held-out text goes beside it"
+        "--out", type=Path, required=True, help="the .gguf file; text and figures go beside it"
     )
     return parser.parse_args(argv)
 
 
 def main() -> None:
     args = parse()
+    torch.set_num_threads(args.threads)
     match args.command:
         case "train":
-            torch.set_num_threads(args.threads)
             Trainer(args).run()
         case "sample":
-            sample(args.work, args.prompt, args.raw, args.n)
+            model, tokenizer, _ = load_trained(args.work)
+            prompt = args.prompt if args.raw else chat_prompt(args.prompt)
+            print(generate(model, tokenizer, prompt, args.n))
         case "export":
             export(args.work, args.out)
 
