@@ -64,8 +64,11 @@ def parse_header(path: Path, buffer: mmap.mmap | bytes) -> Header:
             start = position + 4
             position = skip_value(buffer, start, tag)
             entries[key] = Entry(ValueType(tag), start, position)
-    except (struct.error, ValueError) as error:
-        raise ModelFileError(f"{path}: metadata key after {show(key)}: {_reason(error)}") from error
+    except struct.error as error:
+        last = f"at or after key {show(key)}" if key else "before the first key"
+        raise ModelFileError(f"{path}: is cut off in its metadata, {last}: download it again") from error
+    except ValueError as error:
+        raise ModelFileError(f"{path}: metadata key {show(key)}: {error}") from error
 
     metadata = Metadata(buffer, entries)
     alignment = _alignment(path, metadata)
@@ -144,7 +147,3 @@ def _parse_tensors(
             f"{path}: is cut off in the tensor list, after {last}: download it again"
         ) from error
     return tuple(tensors), position
-
-
-def _reason(error: Exception) -> str:
-    return "the file is cut off: download it again" if isinstance(error, struct.error) else str(error)

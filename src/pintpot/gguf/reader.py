@@ -159,7 +159,7 @@ def _open_part(path: Path) -> tuple[Header, Part]:
 
 def _map(path: Path) -> mmap.mmap:
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_open_without_waiting) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise ModelFileError(f"{path}: is no regular file, expected a GGUF model")
@@ -169,6 +169,11 @@ def _map(path: Path) -> mmap.mmap:
     except (OSError, ValueError) as error:  # ValueError: a path with a zero byte, a file cut while opening
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ModelFileError(f"{path}: cannot be opened: {reason}") from error
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """A named pipe must not make us wait for a writer."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _split_count(path: Path, metadata: Metadata) -> int:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import struct
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from types import TracebackType
-from typing import Final, TypeAlias
+from typing import BinaryIO, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +47,6 @@ _BY_DTYPE: Final = {
     "float64": ValueType.FLOAT64,
 }
 _WRITE_BUFFER: Final = 1 << 20
-_TempFile: TypeAlias = "tempfile._TemporaryFileWrapper[bytes]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +201,8 @@ class GGUFWriter:
         self._index = 0
         self._written = 0  # bytes of the current tensor
         self._position = 0
-        self._file: _TempFile | None = None
+        self._file: BinaryIO | None = None
+        self._temporary = self._path  # once the file is open: where it is until it is whole
 
     @property
     def path(self) -> Path:
@@ -217,14 +216,9 @@ class GGUFWriter:
         return self._starts[-1] + _padded(self._tensors[-1].nbytes, self._alignment)
 
     def __enter__(self) -> GGUFWriter:
+        self._temporary = self._path.with_name(f".pintpot-{os.urandom(6).hex()}.part")
         try:
-            self._file = tempfile.NamedTemporaryFile(
-                dir=self._path.parent,
-                prefix=f".{self._path.name}.",
-                suffix=".part",
-                delete=False,
-                buffering=_WRITE_BUFFER,
-            )
+            self._file = self._temporary.open("xb", buffering=_WRITE_BUFFER)
         except OSError as error:
             raise PintpotError(f"{self._path}: cannot be written: {error.strerror}") from error
         try:
@@ -278,10 +272,9 @@ class GGUFWriter:
         file = self._opened()
         try:
             file.flush()
-            os.fchmod(file.fileno(), 0o666 & ~_umask())  # a temporary file is private, a model is not
             os.fsync(file.fileno())
             file.close()
-            Path(file.name).replace(self._path)
+            self._temporary.replace(self._path)
             _sync_folder(self._path.parent)
         except OSError as error:
             raise PintpotError(f"{self._path}: cannot be written: {error.strerror}") from error
@@ -293,7 +286,7 @@ class GGUFWriter:
             raise PintpotError(f"{self._path}: cannot be written: {error.strerror}") from error
         self._position += len(data)
 
-    def _opened(self) -> _TempFile:
+    def _opened(self) -> BinaryIO:
         if self._file is None:
             raise ValueError(f"{self._path}: the writer is used outside its `with` block")
         return self._file
@@ -304,7 +297,7 @@ class GGUFWriter:
             return
         with suppress(OSError):  # a full disk fails again on close; the first error is the one to report
             self._file.close()
-        Path(self._file.name).unlink(missing_ok=True)
+        self._temporary.unlink(missing_ok=True)
         self._file = None
 
 
@@ -343,13 +336,6 @@ def _encode_header(
 
 def _padded(size: int, alignment: int) -> int:
     return -(-size // alignment) * alignment
-
-
-def _umask() -> int:
-    """The process's umask; it can be read only by setting it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def _sync_folder(folder: Path) -> None:
