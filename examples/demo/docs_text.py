@@ -100,7 +100,7 @@ class _TreeBuilder(HTMLParser):
                 return
 
     def handle_data(self, data: str) -> None:
-        self._open[-1].children.append(data)
+        self._open[-1].children.append(data.translate(_ASCII))
 
 
 def _plain(node: Node) -> str:
@@ -276,7 +276,7 @@ def _module_entry(body: Node, renderer: _Renderer) -> Entry | None:
 def read_page(root: Path, path: str) -> Page | None:
     """The page at `root/path`, or None where it holds no documentation body."""
     builder = _TreeBuilder()
-    builder.feed((root / path).read_text(encoding="utf-8").translate(_ASCII))
+    builder.feed((root / path).read_text(encoding="utf-8"))
     body = next((n for n in builder.root.walk() if n.attrs.get("role") == "main"), None)
     if body is None:
         return None

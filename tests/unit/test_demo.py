@@ -81,9 +81,10 @@ class TestShippedFiles:
         assert text.startswith("# ")
 
     def test_licence_is_recorded(self):
-        record = demo.demo_model_path().with_name("demo.md").read_text(encoding="utf-8")
-        assert "python3.11-doc" in record
-        assert "PYTHON SOFTWARE FOUNDATION LICENSE VERSION 2" in record
+        folder = demo.demo_model_path().parent
+        assert "python3.11-doc" in (folder / "demo.md").read_text(encoding="utf-8")
+        notice = (folder / "NOTICE").read_text(encoding="utf-8")
+        assert "PYTHON SOFTWARE FOUNDATION LICENSE VERSION 2" in notice
 
     def test_missing_file_is_one_clear_line(self, monkeypatch, tmp_path):
         monkeypatch.setattr(demo, "files", lambda _: tmp_path)
