@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from typing import Any, Final
+from warnings import catch_warnings, simplefilter
 
 import jinja2
 from jinja2 import nodes
@@ -74,7 +75,10 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
             raise LimitExceededError(f"has more than {_MAX_NODES} parts")
         tree = _Guards().visit(tree)
         tree.set_environment(self)
-        return self.template_class.from_code(self, self.compile(tree), self.make_globals(None))
+        with catch_warnings():  # Python's, about the code a silly template compiles to
+            simplefilter("ignore", SyntaxWarning)
+            code = self.compile(tree)
+        return self.template_class.from_code(self, code, self.make_globals(None))
 
     # --- called from compiled templates ----------------------------------------------------------
 

@@ -161,6 +161,7 @@ class TestBroken:
             ),
             ("{{ a.b }}", "failed: 'a' is undefined"),
             ("{{ 1 / 0 }}", "failed: division by zero"),
+            ("{{ 1[0:] }}", "failed: 'int' object is not subscriptable"),
             ("{{ 'a' + 1 }}", "failed: can only concatenate str"),
             ("{{ nothing | tojson }}", "failed: Object of type Undefined is not JSON serializable"),
             ("{% include 'x' %}", "failed: no loader"),
