@@ -22,6 +22,10 @@ using VectorI32 = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::devi
 using OutI32 = nb::ndarray<int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using BytesU8 = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
+// An array argument taken as it is: nanobind would otherwise pass a converted copy of one of another type or
+// layout, and what an op writes into a copy is lost.
+inline auto array_arg(const char* name) { return nb::arg(name).noconvert(); }
+
 // A Matrix as Python holds it: the view, and a reference to the memory below it.
 struct BoundMatrix {
   Matrix m;

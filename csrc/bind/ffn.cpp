@@ -166,23 +166,23 @@ void py_moe_experts(Engine& e, const BoundMoE& bound, const RowsF32& x, const Ou
 void bind_ffn(nb::module_& m) {
   nb::class_<BoundFFN>(m, "FFNLayer", "A gated feed-forward: down . (activation(gate . x) * (up . x)).")
       .def("__init__", &init_ffn, nb::arg("gate"), nb::arg("up"), nb::arg("down"), nb::arg("activation"));
-  m.def("ffn", &py_ffn, nb::arg("engine"), nb::arg("layer"), nb::arg("x"), nb::arg("out"),
+  m.def("ffn", &py_ffn, nb::arg("engine"), nb::arg("layer"), array_arg("x"), array_arg("out"),
         "out [n, n_embd] = the feed-forward of x.");
 
   nb::class_<BoundMoE>(m, "MoELayer", "Router, experts and shared expert; see pintpot.kernels.api.MoEWeights.")
       .def("__init__", &init_moe, nb::kw_only(), nb::arg("n_expert"), nb::arg("n_expert_used"), nb::arg("gating"),
            nb::arg("normalize"), nb::arg("router"), nb::arg("gate"), nb::arg("up"), nb::arg("down"),
-           nb::arg("activation"), nb::arg("weight_scale") = 1.0f, nb::arg("router_bias").none() = nb::none(),
-           nb::arg("gate_bias").none() = nb::none(), nb::arg("up_bias").none() = nb::none(),
-           nb::arg("down_bias").none() = nb::none(), nb::arg("down_scale").none() = nb::none(),
-           nb::arg("shared").none() = nb::none(), nb::arg("shared_gate").none() = nb::none());
-  m.def("moe", &py_moe, nb::arg("engine"), nb::arg("layer"), nb::arg("x"), nb::arg("out"),
-        nb::arg("router_x").none() = nb::none(), nb::arg("routes").none() = nb::none(),
+           nb::arg("activation"), nb::arg("weight_scale") = 1.0f, array_arg("router_bias").none() = nb::none(),
+           array_arg("gate_bias").none() = nb::none(), array_arg("up_bias").none() = nb::none(),
+           array_arg("down_bias").none() = nb::none(), array_arg("down_scale").none() = nb::none(),
+           nb::arg("shared").none() = nb::none(), array_arg("shared_gate").none() = nb::none());
+  m.def("moe", &py_moe, nb::arg("engine"), nb::arg("layer"), array_arg("x"), array_arg("out"),
+        array_arg("router_x").none() = nb::none(), array_arg("routes").none() = nb::none(),
         "The whole layer. routes, int32 [n, n_expert_used], receives the chosen experts.");
-  m.def("moe_route", &py_moe_route, nb::arg("engine"), nb::arg("layer"), nb::arg("x"), nb::arg("ids"),
-        nb::arg("weights"), "The routing step alone: ids and weights [n, n_expert_used], best first.");
-  m.def("moe_experts", &py_moe_experts, nb::arg("engine"), nb::arg("layer"), nb::arg("x"), nb::arg("ids"),
-        nb::arg("weights"), nb::arg("with_shared"), nb::arg("out"),
+  m.def("moe_route", &py_moe_route, nb::arg("engine"), nb::arg("layer"), array_arg("x"), array_arg("ids"),
+        array_arg("weights"), "The routing step alone: ids and weights [n, n_expert_used], best first.");
+  m.def("moe_experts", &py_moe_experts, nb::arg("engine"), nb::arg("layer"), array_arg("x"), array_arg("ids"),
+        array_arg("weights"), nb::arg("with_shared"), array_arg("out"),
         "The expert step alone: negative ids are skipped.");
 }
 

@@ -88,17 +88,17 @@ void py_embed(Engine& e, const BoundMatrix& w, const VectorI32& tokens, const Ou
 }  // namespace
 
 void bind_rows(nb::module_& m) {
-  m.def("rms_norm", &py_rms_norm, nb::arg("engine"), nb::arg("x"), nb::arg("weight").none(), nb::arg("eps"),
-        nb::arg("out"), "out = x / sqrt(mean(x^2) + eps) (* weight), row by row.");
-  m.def("add_rms_norm", &py_add_rms_norm, nb::arg("engine"), nb::arg("x"), nb::arg("delta"), nb::arg("weight"),
-        nb::arg("eps"), nb::arg("out"), "x += delta in place, then out = rms_norm(x).");
-  m.def("add", &py_add, nb::arg("engine"), nb::arg("x"), nb::arg("delta"), "x += delta in place.");
-  m.def("scale", &py_scale, nb::arg("engine"), nb::arg("x"), nb::arg("factor"), "x *= factor in place.");
-  m.def("softcap", &py_softcap, nb::arg("engine"), nb::arg("x"), nb::arg("cap"),
+  m.def("rms_norm", &py_rms_norm, nb::arg("engine"), array_arg("x"), array_arg("weight").none(), nb::arg("eps"),
+        array_arg("out"), "out = x / sqrt(mean(x^2) + eps) (* weight), row by row.");
+  m.def("add_rms_norm", &py_add_rms_norm, nb::arg("engine"), array_arg("x"), array_arg("delta"), array_arg("weight"),
+        nb::arg("eps"), array_arg("out"), "x += delta in place, then out = rms_norm(x).");
+  m.def("add", &py_add, nb::arg("engine"), array_arg("x"), array_arg("delta"), "x += delta in place.");
+  m.def("scale", &py_scale, nb::arg("engine"), array_arg("x"), nb::arg("factor"), "x *= factor in place.");
+  m.def("softcap", &py_softcap, nb::arg("engine"), array_arg("x"), nb::arg("cap"),
         "x = cap * tanh(x / cap) in place.");
-  m.def("gated", &py_gated, nb::arg("engine"), nb::arg("gate"), nb::arg("up"), nb::arg("activation"),
-        nb::arg("out"), "out = activation(gate) * up.");
-  m.def("embed", &py_embed, nb::arg("engine"), nb::arg("matrix"), nb::arg("tokens"), nb::arg("out"),
+  m.def("gated", &py_gated, nb::arg("engine"), array_arg("gate"), array_arg("up"), nb::arg("activation"),
+        array_arg("out"), "out = activation(gate) * up.");
+  m.def("embed", &py_embed, nb::arg("engine"), nb::arg("matrix"), array_arg("tokens"), array_arg("out"),
         "Rows of the matrix as float32; ValueError for an id outside it.");
 }
 

@@ -1,10 +1,11 @@
-"""Fixtures of the kernel tests: every instruction-set level this CPU has, and engines with poisoned scratch."""
+"""Fixtures of the kernel tests: every instruction-set level of this CPU, engines with poisoned scratch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
 import pytest
+
 from pintpot import _native
 
 ISA_LEVELS = [level for level in _native.Isa if level <= _native.detect_isa()]

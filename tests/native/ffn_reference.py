@@ -8,6 +8,7 @@ from typing import Any
 import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as T
+
 from pintpot import _native
 from pintpot.kernels.api import Activation, Gating
 

@@ -1,7 +1,7 @@
 """The mixture-of-experts op against float64 NumPy.
 
-Tolerances: float weights 2e-6 of the largest output. Quantized weights 2e-3: the reference quantizes activations
-as the kernels do, but a value of the intermediate may round to the other side.
+Tolerances: float weights 2e-6 of the largest output. Quantized weights 2e-3: the reference quantizes
+activations as the kernels do, but a value of the intermediate may round to the other side.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from ffn_reference import MoECase, make_moe, relative_error
 from gguf import GGMLQuantizationType as T
+
 from pintpot import _native
 from pintpot.kernels.api import Activation, Gating
 

@@ -1,7 +1,7 @@
 """The CPU backend: NumPy arrays, and one call of the native module for each op.
 
-An op allocates its result and hands everything to C++; nothing here looks at a value. Weights are views of the
-memory-mapped file, kept alive by the prepared layers.
+An op allocates its result and hands everything to C++; nothing here looks at a value. Weights are views of
+the memory-mapped file, kept alive by the prepared layers.
 """
 
 from __future__ import annotations
