@@ -52,7 +52,7 @@ def test_ctrl_c_at_the_prompt_keeps_the_session(converse):
 
 
 def test_ctrl_c_stops_the_answer_and_keeps_the_session(converse, monkeypatch):
-    import pintpot.cli.answer as answer
+    from pintpot.cli import answer
 
     write, seen = answer.write_answer, []
 

@@ -125,7 +125,8 @@ class Chat:
         elif name in SamplingParams.__dataclass_fields__ and name != "logit_bias":
             kind = float if isinstance(getattr(SamplingParams(), name), float) else int
             number = _number(name, value, kind)
-            self._params = replace(self._params, **{name: None if name == "seed" and number < 0 else number})
+            changed: dict[str, Any] = {name: None if name == "seed" and number < 0 else number}
+            self._params = replace(self._params, **changed)
         else:
             raise UsageError(f"{name}: no such setting; /help lists them")
         note(f"{name} = {value}")

@@ -91,7 +91,7 @@ class Sequence:
         self.timings = Timings(prompt_tokens=len(request.prompt))
         self.sampler = Sampler(request.params)
         self.slot: _Slot | None = None
-        self.stream = tokenizer.stream()
+        self.stream = tokenizer.stream(after=request.prompt[-1])
         self.stops = StopMatcher(request.stop)
         self.submitted_at = time.perf_counter()
         self.first_token_at = 0.0

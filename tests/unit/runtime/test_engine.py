@@ -74,7 +74,9 @@ class LetterTokenizer:
 
     eog_ids = frozenset({EOG})
 
-    def stream(self):
+    def stream(self, *, after):
+        assert after is not None
+
         class Stream:
             def push(self, token):
                 return chr(33 + token)
