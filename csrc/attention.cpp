@@ -45,9 +45,10 @@ void check_step(const AttentionLayer& layer, const KVCache& cache, const Batch& 
          std::to_string(batch.max_slot()) + " is beyond the cache's " + std::to_string(cache.n_slots()));
   for (const Segment& s : batch.segments()) {
     const int64_t visible = layer.window == AttentionLayer::kNoWindow ? s.past + s.n : layer.window + s.n - 1;
-    expect(std::min(visible, s.past + s.n) <= cache.capacity(), "the KV cache",
-           "holds " + std::to_string(cache.capacity()) + " tokens, slot " + std::to_string(s.slot) + " needs " +
-               std::to_string(std::min(visible, s.past + s.n)));
+    const int64_t needed = std::min(visible, s.past + s.n);
+    expect(needed <= cache.capacity(), "the KV cache",
+           "holds " + std::to_string(cache.capacity()) + " tokens, slot " + std::to_string(s.slot) +
+               " needs " + std::to_string(needed));
   }
 }
 
@@ -228,7 +229,8 @@ struct Step {
     float* scratch = engine.ws.take<float>(engine.pool.size() * per_thread);
     const int64_t count = tiles_end - tiles;
     engine.pool.run(count, [&](int64_t i, int thread) {
-      Tile& tile = tiles[count - 1 - i];  // the last tokens of a prompt have the most keys: longest task first
+      // The last tokens of a prompt have the most keys: longest task first.
+      Tile& tile = tiles[count - 1 - i];
       tile.task.scratch = scratch + thread * per_thread;
       if (!tile.partial) {
         tile.task.o = tile.task.scratch + kernel_floats;

@@ -87,7 +87,8 @@ inline void softmax_row(float* s, int64_t g0, int64_t g1, int64_t lo, int64_t hi
   for (int64_t g = g0; g < g1; ++g) {
     F32x16 x = load(s + g * kPanelLanes);
     if (softcap != 0.0f) x = mul(set1(softcap), tanh(mul(x, set1(1.0f / softcap))));
-    if (lo > g * kPanelLanes || hi < (g + 1) * kPanelLanes) x = mask_lanes(x, lo - g * kPanelLanes, hi - g * kPanelLanes);
+    const int64_t first = g * kPanelLanes;
+    if (lo > first || hi < first + kPanelLanes) x = mask_lanes(x, lo - first, hi - first);
     store(s + g * kPanelLanes, x);
     top = max(top, x);
   }
@@ -208,7 +209,14 @@ void prepare_head(const HeadTask& t) {
   if (!t.cos) return;
   // The pair (a, b) of angle i is (2i, 2i + 1) or (i, i + n_rot_half).
   const int64_t step = t.interleaved ? 2 : 1, apart = t.interleaved ? 1 : t.n_rot_half;
-  for (int64_t i = 0; i < t.n_rot_half; ++i) {
+  int64_t i = 0;
+  for (; !t.interleaved && i + kPanelLanes <= t.n_rot_half; i += kPanelLanes) {
+    const F32x16 a = load(t.out + i), b = load(t.out + i + apart);
+    const F32x16 cos = load(t.cos + i), sin = load(t.sin + i);
+    store(t.out + i, sub(mul(a, cos), mul(b, sin)));
+    store(t.out + i + apart, add(mul(a, sin), mul(b, cos)));
+  }
+  for (; i < t.n_rot_half; ++i) {
     float* x = t.out + i * step;
     const float a = x[0], b = x[apart];
     x[0] = a * t.cos[i] - b * t.sin[i];
@@ -281,7 +289,8 @@ void store_value(const KvHead& kv, int64_t pos, const float* x) {
         int8_t q[32];
         scales[i / 32 * kKvBlock + row] = quantize_32(x + i, q, 1);
         for (int64_t half = 0; half < 2; ++half)
-          __builtin_memcpy(block + (i + half * kPanelLanes) * kKvBlock + row * kPanelLanes, q + half * kPanelLanes, kPanelLanes);
+          __builtin_memcpy(block + (i + half * kPanelLanes) * kKvBlock + row * kPanelLanes,
+                           q + half * kPanelLanes, kPanelLanes);
       }
       return;
     }

@@ -6,7 +6,7 @@
 
 namespace pintpot {
 
-// `n` tokens of the sequence in `slot`, at positions [past, past + n); the first is token `first` of the step.
+// `n` tokens of the sequence in `slot`, at positions [past, past + n); the first is the step's token `first`.
 struct Segment {
   int32_t slot;
   int64_t past, n, first;

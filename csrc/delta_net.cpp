@@ -84,10 +84,20 @@ struct Step {
     const int64_t channel = is_v ? 2 * hk * dk + (head - 2 * hk) * dv : head * dk;
     const int64_t ld = is_v ? ld_v : ld_k;
     float* out = is_q ? q + head * n * ld : is_v ? v + (head - 2 * hk) * n * ld : k + (head - hk) * n * ld;
-    kernels.conv({s.n, is_v ? dv : dk, layer.conv_kernel, qkv + s.first * layer.conv_dim() + channel,
-                  layer.conv_dim(), layer.conv.data() + channel, layer.conv_dim(),
-                  state.conv(s.slot) + channel, layer.conv_dim(), out + s.first * ld, ld, !is_v,
-                  layer.norm_eps, is_q ? 1.0f / std::sqrt(static_cast<float>(dk)) : 1.0f});
+    ConvTask task;
+    task.n = s.n;
+    task.dim = is_v ? dv : dk;
+    task.taps = layer.conv_kernel;
+    task.x = qkv + s.first * layer.conv_dim() + channel;
+    task.weight = layer.conv.data() + channel;
+    task.state = state.conv(s.slot) + channel;
+    task.ldx = task.ld_weight = task.ld_state = layer.conv_dim();
+    task.out = out + s.first * ld;
+    task.ld_out = ld;
+    task.l2_norm = !is_v;
+    task.eps = layer.norm_eps;
+    task.factor = is_q ? 1.0f / std::sqrt(static_cast<float>(dk)) : 1.0f;
+    kernels.conv(task);
   }
 
   void gates(int64_t first) {
@@ -102,17 +112,35 @@ struct Step {
   void recur() {
     Workspace::Frame frame(engine.ws);
     const auto& segments = batch.segments();
-    const int64_t per_thread = round_up(kernels.delta_scratch(layer.head_dim_k, layer.head_dim_v), kPanelLanes);
+    const int64_t per_thread =
+        round_up(kernels.delta_scratch(layer.head_dim_k, layer.head_dim_v), kPanelLanes);
     float* scratch = engine.ws.take<float>(engine.pool.size() * per_thread);
     engine.pool.run(static_cast<int64_t>(segments.size()) * layer.n_head_v, [&](int64_t i, int thread) {
       const Segment& s = segments[static_cast<size_t>(i / layer.n_head_v)];
       const int64_t h = i % layer.n_head_v, head_k = h % layer.n_head_k;
       const int64_t gate = s.first * layer.n_head_v + h, width = layer.n_head_v * layer.head_dim_v;
       const int64_t column = s.first * width + h * layer.head_dim_v;
-      kernels.delta({s.n, layer.head_dim_k, layer.head_dim_v, q + (head_k * n + s.first) * ld_k,
-                     k + (head_k * n + s.first) * ld_k, ld_k, v + (h * n + s.first) * ld_v, ld_v, alpha + gate,
-                     beta + gate, layer.n_head_v, state.head(s.slot, h), z + column, width, layer.norm.data(),
-                     layer.norm_eps, mixed + column, width, scratch + thread * per_thread});
+      DeltaTask task;
+      task.n = s.n;
+      task.dim_k = layer.head_dim_k;
+      task.dim_v = layer.head_dim_v;
+      task.q = q + (head_k * n + s.first) * ld_k;
+      task.k = k + (head_k * n + s.first) * ld_k;
+      task.ld_qk = ld_k;
+      task.v = v + (h * n + s.first) * ld_v;
+      task.ld_v = ld_v;
+      task.g = alpha + gate;
+      task.beta = beta + gate;
+      task.ld_gate = layer.n_head_v;
+      task.state = state.head(s.slot, h);
+      task.z = z + column;
+      task.ld_z = width;
+      task.norm = layer.norm.data();
+      task.eps = layer.norm_eps;
+      task.out = mixed + column;
+      task.ld_out = width;
+      task.scratch = scratch + thread * per_thread;
+      kernels.delta(task);
     });
   }
 };

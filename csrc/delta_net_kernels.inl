@@ -40,7 +40,7 @@ void conv(const ConvTask& t) {
 inline constexpr int64_t kDeltaBlock = kPanelLanes;
 
 int64_t delta_scratch(int64_t dim_k, int64_t dim_v) {
-  return kDeltaBlock * (dim_k + round_lanes(dim_v) + 5 * kPanelLanes) + 4 * kPanelLanes;
+  return kDeltaBlock * (dim_k + round_lanes(dim_v) + 4 * kPanelLanes) + 4 * kPanelLanes;
 }
 
 // One block of at most 16 tokens of a v head. With G_i = g_0 + ... + g_i, the recurrence unrolls to
@@ -52,11 +52,10 @@ struct DeltaBlock {
   const DeltaTask& t;
   int64_t first, n;      // tokens [first, first + n)
   float* keys;           // [dim_k][16], the block's keys transposed
-  float* out;            // [16, dim_v rounded up]
+  float* out;            // [16, dim_v rounded up], S^T q, then o
   float* a;              // [16][16], weights of earlier d in d
   float* p;              // [16][16], weights of d in o
   float* u;              // [16][16], S^T k of a strip
-  float* w;              // [16][16], S^T q of a strip
   float* d;              // [16][16]
   float* sums;           // [16], G
   float* decay;          // [16], e^G
@@ -75,7 +74,6 @@ struct DeltaBlock {
     a = take(kPanelLanes * kPanelLanes);
     p = take(kPanelLanes * kPanelLanes);
     u = take(kPanelLanes * kPanelLanes);
-    w = take(kPanelLanes * kPanelLanes);
     d = take(kPanelLanes * kPanelLanes);
     sums = take(kPanelLanes);
     decay = take(kPanelLanes);
@@ -100,15 +98,16 @@ struct DeltaBlock {
     for (int64_t i = 0; i < t.dim_k; ++i)
       for (int64_t j = 0; j < kPanelLanes; ++j) keys[i * kPanelLanes + j] = j < n ? k[j * t.ld_qk + i] : 0.0f;
     for_row_tiles(n, [&](auto rows, int64_t r) {
-      row_products<decltype(rows)::value>(k + r * t.ld_qk, t.ld_qk, t.dim_k, PanelF32{keys}, a + r * kPanelLanes,
-                                          kPanelLanes);
-      row_products<decltype(rows)::value>(q + r * t.ld_qk, t.ld_qk, t.dim_k, PanelF32{keys}, p + r * kPanelLanes,
-                                          kPanelLanes);
+      row_products<decltype(rows)::value>(k + r * t.ld_qk, t.ld_qk, t.dim_k, PanelF32{keys},
+                                          a + r * kPanelLanes, kPanelLanes);
+      row_products<decltype(rows)::value>(q + r * t.ld_qk, t.ld_qk, t.dim_k, PanelF32{keys},
+                                          p + r * kPanelLanes, kPanelLanes);
     });
     for (int64_t i = 0; i < n; ++i) {
       const F32x16 between = exp(sub(set1(sums[i]), load(sums)));
       store(a + i * kPanelLanes, mul(mul(between, set1(beta[i])), load(a + i * kPanelLanes)));
-      store(p + i * kPanelLanes, mul(between, load(p + i * kPanelLanes)));
+      const F32x16 past = select_lt(iota(), set1(static_cast<float>(i + 1)), between, zero());
+      store(p + i * kPanelLanes, mul(past, load(p + i * kPanelLanes)));
     }
   }
 
@@ -116,26 +115,30 @@ struct DeltaBlock {
     float* state = t.state + s * t.dim_k * kPanelLanes;
     const float* k = t.k + first * t.ld_qk;
     const float* q = t.q + first * t.ld_qk;
+    const int64_t ld_out = round_lanes(t.dim_v);
     for_row_tiles(n, [&](auto rows, int64_t r) {
-      row_products<decltype(rows)::value>(k + r * t.ld_qk, t.ld_qk, t.dim_k, PanelF32{state}, u + r * kPanelLanes,
-                                          kPanelLanes);
-      row_products<decltype(rows)::value>(q + r * t.ld_qk, t.ld_qk, t.dim_k, PanelF32{state}, w + r * kPanelLanes,
-                                          kPanelLanes);
+      row_products<decltype(rows)::value>(k + r * t.ld_qk, t.ld_qk, t.dim_k, PanelF32{state},
+                                          u + r * kPanelLanes, kPanelLanes);
+      row_products<decltype(rows)::value>(q + r * t.ld_qk, t.ld_qk, t.dim_k, PanelF32{state},
+                                          out + r * ld_out + s * kPanelLanes, ld_out);
     });
     const float* v = t.v + first * t.ld_v + s * kPanelLanes;
-    const int64_t ld_out = round_lanes(t.dim_v);
     for (int64_t i = 0; i < n; ++i) {
-      const F32x16 carry = set1(decay[i]);
-      F32x16 di = mul(set1(beta[i]), sub(load(v + i * t.ld_v), mul(carry, load(u + i * kPanelLanes))));
-      F32x16 oi = mul(carry, load(w + i * kPanelLanes));
-      for (int64_t j = 0; j < i; ++j) {
-        const F32x16 dj = load(d + j * kPanelLanes);
-        di = sub(di, mul(set1(a[i * kPanelLanes + j]), dj));
-        oi = fma(set1(p[i * kPanelLanes + j]), dj, oi);
+      F32x16 even = sub(load(v + i * t.ld_v), mul(set1(decay[i]), load(u + i * kPanelLanes)));
+      F32x16 odd = zero();
+      even = mul(set1(beta[i]), even);
+      int64_t j = 0;
+      for (; j + 2 <= i; j += 2) {
+        even = sub(even, mul(set1(a[i * kPanelLanes + j]), load(d + j * kPanelLanes)));
+        odd = fma(set1(a[i * kPanelLanes + j + 1]), load(d + (j + 1) * kPanelLanes), odd);
       }
-      store(d + i * kPanelLanes, di);
-      store(out + i * ld_out + s * kPanelLanes, fma(set1(p[i * kPanelLanes + i]), di, oi));
+      if (j < i) even = sub(even, mul(set1(a[i * kPanelLanes + j]), load(d + j * kPanelLanes)));
+      store(d + i * kPanelLanes, sub(even, odd));
     }
+    for_row_tiles(n, [&](auto rows, int64_t r) {
+      row_mix<decltype(rows)::value>(p + r * kPanelLanes, kPanelLanes, 1, 0, n, PanelF32{d}, decay + r, 1,
+                                     out + r * ld_out + s * kPanelLanes, ld_out);
+    });
     for (int64_t i = 0; i < n; ++i)
       store(d + i * kPanelLanes, mul(set1(to_last[i]), load(d + i * kPanelLanes)));
     for_row_tiles(t.dim_k, [&](auto rows, int64_t r) {
@@ -153,8 +156,8 @@ struct DeltaBlock {
       for (int64_t c = 0; c < t.dim_v; c += kPanelLanes) {
         const int64_t m = t.dim_v - c < kPanelLanes ? t.dim_v - c : kPanelLanes;
         const F32x16 y = mul(mul(load(o + c), inv), load_part(t.norm + c, m));
-        store_part(t.out + (first + i) * t.ld_out + c, mul(y, silu(load_part(t.z + (first + i) * t.ld_z + c, m))),
-                   m);
+        const F32x16 gate = silu(load_part(t.z + (first + i) * t.ld_z + c, m));
+        store_part(t.out + (first + i) * t.ld_out + c, mul(y, gate), m);
       }
     }
   }

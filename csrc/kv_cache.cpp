@@ -29,8 +29,8 @@ int64_t head_bytes(const char* what, KvType type, int64_t dim) {
     case KvType::f16: return kKvBlock * dim * 2;
     case KvType::q8_0:
       if (dim % 32 != 0)
-        throw std::invalid_argument(std::string("a q8_0 cache needs ") + what + " to be a multiple of 32, not " +
-                                    std::to_string(dim) + "; use f16");
+        throw std::invalid_argument(std::string("a q8_0 cache needs ") + what +
+                                    " to be a multiple of 32, not " + std::to_string(dim) + "; use f16");
       return kKvBlock * dim / 32 * 34;
   }
   return 0;

@@ -32,8 +32,8 @@ struct PanelQ8Values {
   F32x16 at(int64_t i) const { return mul(load_i8(p + i * kPanelLanes), set1(scales[i])); }
 };
 
-// out[r * ld_out + lane] = sum_i a[r * lda + i] * panel[i][lane] for R rows. Few rows are unrolled over i too:
-// the accumulators must outnumber the latency of an addition.
+// out[r * ld_out + lane] = sum_i a[r * lda + i] * panel[i][lane] for R rows. Few rows are unrolled over i
+// too: the accumulators must outnumber the latency of an addition.
 template <int R, class Panel>
 inline void row_products(const float* a, int64_t lda, int64_t n, Panel panel, float* out, int64_t ld_out) {
   constexpr int U = R == 1 ? 4 : R == 2 ? 2 : 1;

@@ -111,7 +111,8 @@ void check_io(const Layer& layer, const RowsF32& x, const Batch& batch, const Ou
     return static_cast<int64_t>(array.shape(0)) == rows && static_cast<int64_t>(array.shape(1)) == cols;
   };
   if (!is(x, batch.n_tokens(), layer.n_embd()) || !is(out, batch.n_tokens(), layer.wo.rows))
-    throw nb::value_error("x must be [tokens of the batch, n_embd] and out [tokens of the batch, rows of wo]");
+    throw nb::value_error(
+        "x must be [tokens of the batch, n_embd] and out [tokens of the batch, rows of wo]");
 }
 
 void py_attention(Engine& engine, const BoundAttention& a, const RowsF32& x, KVCache& cache,
@@ -201,8 +202,8 @@ void bind_mixers(nb::module_& m) {
   nb::class_<BoundDeltaNet>(m, "DeltaNetLayer", "Prepared weights (pintpot.kernels.api.DeltaNetWeights).")
       .def("__init__", &init_delta_net, nb::kw_only(), nb::arg("n_head_k"), nb::arg("n_head_v"),
            nb::arg("head_dim_k"), nb::arg("head_dim_v"), nb::arg("conv_kernel"), nb::arg("norm_eps"),
-           nb::arg("wqkv"), nb::arg("wz"), nb::arg("wbeta"), nb::arg("walpha"), nb::arg("wo"), nb::arg("conv"),
-           nb::arg("dt_bias"), nb::arg("a"), nb::arg("norm"));
+           nb::arg("wqkv"), nb::arg("wz"), nb::arg("wbeta"), nb::arg("walpha"), nb::arg("wo"),
+           nb::arg("conv"), nb::arg("dt_bias"), nb::arg("a"), nb::arg("norm"));
   m.def("delta_net", &py_delta_net, nb::arg("engine"), nb::arg("layer"), nb::arg("x"), nb::arg("state"),
         nb::arg("batch"), nb::arg("out"));
 }

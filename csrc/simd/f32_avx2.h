@@ -53,11 +53,13 @@ inline float hmax(F32x16 a) {
 }
 
 inline F32x16 load_part(const float* p, int64_t n) {
+  if (n >= 16) return load(p);
   alignas(32) float f[16] = {};
   std::memcpy(f, p, static_cast<size_t>(n) * 4);
   return load(f);
 }
 inline void store_part(float* p, F32x16 a, int64_t n) {
+  if (n >= 16) return store(p, a);
   alignas(32) float f[16];
   store(f, a);
   std::memcpy(p, f, static_cast<size_t>(n) * 4);

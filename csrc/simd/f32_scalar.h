@@ -1,4 +1,4 @@
-// F32x16 in portable code: four 4-lane vectors of the compiler's own vector type (SSE2, NEON or plain scalars).
+// F32x16 in portable code: four 4-lane vectors of the compiler's own vector type (SSE2, NEON, or scalars).
 // The interface is the same in f32_avx2.h and f32_avx512.h; kernels are written once against it.
 #pragma once
 
@@ -69,11 +69,15 @@ inline float hmax(F32x16 a) {
 
 // The first n (0..16) floats, zeros behind; nothing is read or written past them.
 inline F32x16 load_part(const float* p, int64_t n) {
+  if (n >= 16) return load(p);
   F32x16 r = zero();
   std::memcpy(&r, p, static_cast<size_t>(n) * 4);
   return r;
 }
-inline void store_part(float* p, F32x16 a, int64_t n) { std::memcpy(p, &a, static_cast<size_t>(n) * 4); }
+inline void store_part(float* p, F32x16 a, int64_t n) {
+  if (n >= 16) return store(p, a);
+  std::memcpy(p, &a, static_cast<size_t>(n) * 4);
+}
 
 // Round to nearest even; overflow becomes infinity.
 inline uint16_t f32_to_half(float f) {
