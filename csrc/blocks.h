@@ -40,7 +40,7 @@ inline constexpr int8_t kMXFP4Codes[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -
 // d NaN, so that it reaches every output it should.
 struct ActBlock {  // ActKind::q8_block
   int8_t q[32];
-  float d;
+  float d;      // of half precision, as llama.cpp stores it: the same rounding keeps results close to its own
   int32_t sum;  // of q
 };
 struct alignas(64) ActSuper {  // ActKind::q8_super

@@ -14,6 +14,12 @@ inline float half_to_float(uint16_t h) {
   return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) * 0x1p112f));
 }
 
+// x with a half's 11 significant bits (to nearest, ties to even), its exponent unlimited.
+inline float round_to_half_precision(float x) {
+  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  return std::bit_cast<float>((bits + 0xFFFu + ((bits >> 13) & 1u)) & ~0x1FFFu);
+}
+
 inline float bfloat16_to_float(uint16_t b) { return std::bit_cast<float>(uint32_t{b} << 16); }
 
 // 2^(e - 128): the E8M0 scale of an MXFP4 block, halved because its codes are stored doubled.

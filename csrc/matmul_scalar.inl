@@ -36,7 +36,7 @@ int sum_group(const int8_t* q, int n) {
 void prepare_block(const float* x, int64_t cols, std::byte* out) {
   auto* acts = reinterpret_cast<ActBlock*>(out);
   for (int64_t b = 0; b < cols / 32; ++b) {
-    acts[b].d = quantize_group(x + b * 32, 32, acts[b].q);
+    acts[b].d = round_to_half_precision(quantize_group(x + b * 32, 32, acts[b].q));
     acts[b].sum = sum_group(acts[b].q, 32);
   }
 }

@@ -2,6 +2,7 @@
 #include <immintrin.h>
 
 #include "blocks.h"
+#include "half.h"
 #include "simd/unroll.h"
 
 namespace pintpot::lanes {
@@ -51,7 +52,7 @@ PP_INLINE __m256i sums_of_four(const int8_t* q) {
 void prepare_block(const float* x, int64_t cols, std::byte* out) {
   auto* acts = reinterpret_cast<ActBlock*>(out);
   for (int64_t b = 0; b < cols / 32; ++b) {
-    acts[b].d = quantize_group<32>(x + b * 32, acts[b].q);
+    acts[b].d = round_to_half_precision(quantize_group<32>(x + b * 32, acts[b].q));
     const __m256i s = sums_of_four(acts[b].q);
     __m128i h = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
     h = _mm_add_epi32(h, _mm_shuffle_epi32(h, 0b01001110));

@@ -1,9 +1,14 @@
 """pintpot and llama.cpp on the same toy files: the same logits, for every architecture and type.
 
 llama.cpp runs with an f32 KV cache and without flash attention, its most exact setting, so that what is
-compared is the model. Errors are of centered logits (softmax ignores a constant), the largest difference
-over the largest logit. Measured on the reference machine in F32: 1e-6 but for Gemma, whose GELU llama.cpp
-takes from a table of half-precision values (test_gemma_transformers.py has the exact comparison).
+compared is the model. Errors are of centered logits (softmax ignores a constant): the largest difference
+over the largest logit. In F32 they are about 1e-6; for Gemma 3e-4 to 1e-3, because llama.cpp takes GELU from
+a table of half-precision values (test_gemma.py compares with transformers and ends at 1e-5).
+
+Quantized, both round activations to 8 bits before each product, and a difference in the last bit before a
+rounding becomes a step after it: llama.cpp differs from itself by a KL divergence of up to 6e-4 between a
+prompt in one batch and token by token, and from exact arithmetic by 1e-3. Measured here against llama.cpp:
+1e-5 to 7e-4 (mean over positions).
 """
 
 from __future__ import annotations
@@ -17,12 +22,17 @@ from ours import Ours
 from pintpot.synth.mixes import TYPES
 
 F32_ERROR = 1e-3
-GEMMA_MOE_ERROR = 4e-2  # the table's error also flips experts that are nearly tied
+GEMMA_MOE_ERROR = 4e-2  # the table's rounding also decides ties of experts
 KL = 1e-3
 SELF_ERROR = 1e-4  # between our own ways of running one sequence
 
-ALL_TYPES = ("llama", "qwen3moe", "qwen35moe")
 QUANTIZED = [kind for kind in TYPES if kind != "F32"]
+MIXES = [
+    ("qwen35moe", "Q4_K_M"),
+    ("gemma4-moe", "Q4_K_M"),
+    ("gpt-oss", "MXFP4_MOE"),
+    ("gpt-oss-fused-288", "Q4_K"),
+]
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -72,10 +82,7 @@ def test_long_prompt(name, model_file, ops) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "quant"),
-    [(name, quant) for name in ALL_TYPES for quant in QUANTIZED]
-    + [(name, quant) for name in ARCHITECTURES if name not in ALL_TYPES for quant in ("Q8_0", "Q4_K")]
-    + [("gpt-oss", "MXFP4_MOE"), ("gpt-oss", "MXFP4"), ("qwen3", "Q4_K_M"), ("gemma4-moe", "Q4_K_M")],
+    ("name", "quant"), [(name, quant) for name in ARCHITECTURES for quant in QUANTIZED] + MIXES
 )
 def test_quantized(name, quant, model_file, ops) -> None:
     """The distributions after a prefill of 64 tokens, at each position, and in 8 steps of decoding."""

@@ -89,6 +89,7 @@ class Shape:
     n_mtp: int = 0  # multi-token prediction layers appended (present in files, not run)
     fused_qkv: bool = False
     fused_gate_up: bool = False
+    router_std: float = 2.0  # deviation of the router's logits
     n_topic: int = 64  # groups of tokens that favour the same experts (see weights.py)
 
     def with_layers(self, n_layer: int) -> Shape:

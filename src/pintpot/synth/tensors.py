@@ -132,7 +132,7 @@ class _Table:
         head_std = LOGIT_STD / math.sqrt(shape.n_embd)
         self.embd_std = head_std if shape.tied else 1.0
         self.stream = LOGIT_STD if self.gemma else self.embd_std
-        self.out_gain = 1.2 * self.stream / math.sqrt(shape.n_layer)
+        self.out_gain = 0.7 * self.stream / math.sqrt(shape.n_layer)
 
     def model(self) -> Iterator[Tensor]:
         s = self.s
@@ -258,7 +258,8 @@ class _Table:
         else:
             yield self.matrix(layer, "ffn_gate_exps", (e.n_expert, e.n_ff, s.n_embd), Part.FFN_GATE)
             yield self.matrix(layer, "ffn_up_exps", (e.n_expert, e.n_ff, s.n_embd), Part.FFN_UP)
-        gain = 1.5 * self.out_gain * math.sqrt(e.n_used)  # k experts with weights summing to 1
+        # k experts with weights summing to 1; gpt-oss's (up + 1) * gate is larger than SwiGLU
+        gain = (1.0 if biased else 1.5) * self.out_gain * math.sqrt(e.n_used)
         yield self.matrix(layer, "ffn_down_exps", (e.n_expert, s.n_embd, e.n_ff), Part.FFN_DOWN, gain)
         if biased:
             for stem, width in (("gate", e.n_ff), ("up", e.n_ff), ("down", s.n_embd)):

@@ -164,13 +164,13 @@ class WeightMaker:
         rows = rng.standard_normal((n_expert, n_embd))
         mix, wide = routing_mix(n_expert), self.common_width
         if not wide:
-            return rows * (LOGIT_STD / math.sqrt(n_embd))
+            return rows * (self.shape.router_std / math.sqrt(n_embd))
         end = wide + self.topic_width
         grown = math.sqrt(1.0 + fill.depth)  # the stream's growth since the embedding
         rows[:, :wide] *= grown * math.sqrt(mix.everywhere / wide)
         rows[:, wide:end] *= grown * math.sqrt(mix.prompt / self.topic_width)
         rows[:, end:] *= math.sqrt((mix.local + mix.token) / (n_embd - end))
-        return rows * LOGIT_STD
+        return rows * self.shape.router_std
 
     def _final_norm(self, n: int, fill: FinalNorm, rng: np.random.Generator) -> npt.NDArray[np.float64]:
         values = rng.normal(1.0, 0.1, n)
