@@ -1,5 +1,7 @@
 #include "thread_pool.h"
 
+#include <chrono>
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -8,9 +10,9 @@ namespace pintpot {
 
 namespace {
 
-// About 50 microseconds of spinning: longer than the gap between two regions of a decode step,
-// short enough that an idle session costs nothing.
-constexpr int kSpins = 20000;
+// Longer than the gap between two regions of a decode step, short enough that an idle session costs nothing.
+// Bounded by time: the pause instruction takes 40 to 140 cycles, depending on the CPU.
+constexpr auto kSpinTime = std::chrono::microseconds(100);
 
 inline void cpu_pause() {
 #if defined(__x86_64__)
@@ -20,17 +22,36 @@ inline void cpu_pause() {
 #endif
 }
 
+// Spins until done() or for about kSpinTime; returns done().
+template <class F>
+bool spin_until(F done) {
+  const auto end = std::chrono::steady_clock::now() + kSpinTime;
+  do {
+    for (int i = 0; i < 64; ++i) {
+      if (done()) return true;
+      cpu_pause();
+    }
+  } while (std::chrono::steady_clock::now() < end);
+  return done();
+}
+
 }  // namespace
 
 ThreadPool::ThreadPool(int n_threads) {
-  for (int i = 1; i < n_threads; ++i) workers_.emplace_back([this, i] { worker(i); });
+  try {
+    for (int i = 1; i < n_threads; ++i) workers_.emplace_back([this, i] { worker(i); });
+  } catch (...) {  // the system allows no more threads: those that run must not outlive this object
+    join_all();
+    throw;
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { join_all(); }
+
+void ThreadPool::join_all() {
   {
     std::lock_guard lock(sleep_mutex_);
     stop_.store(true);
-    epoch_.fetch_add(1);
   }
   wake_.notify_all();
   for (auto& w : workers_) w.join();
@@ -44,39 +65,48 @@ void ThreadPool::work(int index) {
   }
 }
 
+// A region is open while epoch_ is odd. A worker announces itself in inside_ before it looks whether the
+// region is still open; the caller closes the region before it looks at inside_. So each sees the other
+// (sequentially consistent), and a worker that sleeps through a region costs it nothing.
 void ThreadPool::run_region(int64_t n_items, TaskRef task) {
   std::lock_guard region(region_mutex_);
   task_ = &task;
   n_items_ = n_items;
   next_item_.store(0, std::memory_order_relaxed);
-  busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
-  epoch_.fetch_add(1);  // publishes the region (sequentially consistent with sleepers_)
+  epoch_.fetch_add(1);
   if (sleepers_.load() > 0) {
-    std::lock_guard lock(sleep_mutex_);
+    { std::lock_guard lock(sleep_mutex_); }  // a worker about to sleep either saw the epoch or waits now
     wake_.notify_all();
   }
   work(0);
-  // Every worker passes through each region, so none can still hold this one's task afterwards.
-  for (int spins = 0; busy_.load(std::memory_order_acquire) > 0; ++spins) {
-    if (spins < kSpins) cpu_pause();
-    else std::this_thread::yield();  // a worker was descheduled: do not fight it for the core
-  }
+  epoch_.fetch_add(1);
+  const auto all_out = [this] { return inside_.load() == 0; };
+  if (spin_until(all_out)) return;
+  while (!all_out()) std::this_thread::yield();  // a worker was descheduled: do not fight it for the core
 }
 
 void ThreadPool::worker(int index) {
   uint64_t seen = 0;
+  const auto wanted = [&] {
+    const uint64_t epoch = epoch_.load();
+    return ((epoch & 1) != 0 && epoch != seen) || stop_.load();
+  };
   for (;;) {
-    for (int spins = 0; epoch_.load(std::memory_order_acquire) == seen && spins < kSpins; ++spins) cpu_pause();
-    if (epoch_.load() == seen) {
+    if (!spin_until(wanted)) {
       std::unique_lock lock(sleep_mutex_);
       sleepers_.fetch_add(1);
-      wake_.wait(lock, [&] { return epoch_.load() != seen; });
+      wake_.wait(lock, wanted);
       sleepers_.fetch_sub(1);
     }
-    ++seen;
     if (stop_.load()) return;
-    work(index);
-    busy_.fetch_sub(1, std::memory_order_release);
+    const uint64_t epoch = epoch_.load();
+    if ((epoch & 1) == 0 || epoch == seen) continue;
+    inside_.fetch_add(1);
+    if (epoch_.load() == epoch) {
+      seen = epoch;
+      work(index);
+    }
+    inside_.fetch_sub(1);
   }
 }
 

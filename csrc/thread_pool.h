@@ -50,6 +50,7 @@ class ThreadPool {
   void run_region(int64_t n_items, TaskRef task);
   void worker(int index);
   void work(int index);
+  void join_all();
 
   std::vector<std::thread> workers_;
   std::mutex region_mutex_;  // one region at a time
@@ -57,7 +58,7 @@ class ThreadPool {
   std::condition_variable wake_;
   alignas(64) std::atomic<uint64_t> epoch_{0};
   alignas(64) std::atomic<int64_t> next_item_{0};
-  alignas(64) std::atomic<int> busy_{0};
+  alignas(64) std::atomic<int> inside_{0};
   alignas(64) std::atomic<int> sleepers_{0};
   std::atomic<bool> stop_{false};
   const TaskRef* task_ = nullptr;

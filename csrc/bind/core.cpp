@@ -17,7 +17,13 @@ void bind_core(nb::module_& m) {
         "Force a kernel level (tests, benchmarks); False when the CPU lacks it.");
 
   nb::class_<Engine>(m, "Engine", "A thread pool and scratch memory; one caller at a time.")
-      .def(nb::init<int>(), nb::arg("n_threads"))
+      .def(
+          "__init__",
+          [](Engine* self, int n_threads) {
+            if (n_threads < 1 || n_threads > 1024) throw nb::value_error("n_threads: expected 1 to 1024");
+            new (self) Engine(n_threads);
+          },
+          nb::arg("n_threads"))
       .def_prop_ro("n_threads", [](const Engine& e) { return e.pool.size(); })
       .def_prop_ro("scratch_bytes", [](const Engine& e) { return e.ws.allocated_bytes(); })
       .def("set_poison", [](Engine& e, bool on) { e.ws.set_poison(on); }, nb::arg("on"),
@@ -30,15 +36,19 @@ void bind_core(nb::module_& m) {
              int64_t row_bytes, int64_t mat_stride, nb::object keep) {
             const TypeInfo* info = type_info(ggml_type);
             if (!info) throw nb::value_error("unsupported tensor type");
+            int64_t bytes = 0, before_last = 0;
             if (n_mats < 1 || rows < 1 || cols < 1 || cols % info->block_values != 0 ||
-                row_bytes != cols / info->block_values * info->block_bytes || mat_stride < 0 ||
-                static_cast<uint64_t>((n_mats - 1) * mat_stride + rows * row_bytes) > data.nbytes())
+                __builtin_mul_overflow(cols / info->block_values, int64_t{info->block_bytes}, &bytes) ||
+                row_bytes != bytes || mat_stride < 0 || __builtin_mul_overflow(rows, row_bytes, &bytes) ||
+                __builtin_mul_overflow(n_mats - 1, mat_stride, &before_last) ||
+                __builtin_add_overflow(bytes, before_last, &bytes) ||
+                static_cast<uint64_t>(bytes) > data.nbytes())
               throw nb::value_error("tensor geometry does not match its data");
             new (self) BoundMatrix{{reinterpret_cast<const std::byte*>(data.data()), info->type, n_mats, rows,
                                     cols, row_bytes, mat_stride},
                                    std::move(keep)};
           },
-          nb::arg("data"), nb::arg("ggml_type"), nb::arg("n_mats"), nb::arg("rows"), nb::arg("cols"),
+          array_arg("data"), nb::arg("ggml_type"), nb::arg("n_mats"), nb::arg("rows"), nb::arg("cols"),
           nb::arg("row_bytes"), nb::arg("mat_stride"), nb::arg("keep"))
       .def_prop_ro("rows", [](const BoundMatrix& b) { return b.m.rows; })
       .def_prop_ro("cols", [](const BoundMatrix& b) { return b.m.cols; })

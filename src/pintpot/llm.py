@@ -32,6 +32,7 @@ Message: TypeAlias = Mapping[str, Any]
 
 # Memory for keys and values is touched only as it fills, so that a generous context costs nothing unused.
 DEFAULT_CTX_TOKENS = 32_768
+MAX_THREADS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +224,8 @@ def load(
     tokenizer = Tokenizer.from_metadata(file.metadata, str(path))
     template = ChatTemplate.from_metadata(file.metadata, tokenizer)
     n_threads = default_threads() if threads is None else threads
+    if n_threads > MAX_THREADS:
+        raise UsageError(f"threads is {n_threads}: expected at most {MAX_THREADS}")
     for name, value in (("threads", n_threads), ("batch", batch), ("slots", slots)):
         if value < 1:
             raise UsageError(f"{name} is {value}: expected at least 1")
