@@ -137,7 +137,7 @@ def test_show_counts_every_byte(pintpot, toy):
 def test_bench_reports_each_test(pintpot, toy):
     result = pintpot("bench", toy(), "-p", "16,32", "-n", 4, "-r", 2, "-d", "0,8", "-o", "json")
     rows = json.loads(result.out)
-    assert [r["test"] for r in rows] == ["pp16", "pp32", "tg4", "pp16 @ d8", "pp32 @ d8", "tg4 @ d8"]
+    assert [r["test"] for r in rows] == ["pp16", "pp32", "pp16 @ d8", "pp32 @ d8", "tg4", "tg4 @ d8"]
     assert all(r["tokens_s"] > 0 and len(r["samples_tokens_s"]) == 2 for r in rows)
     for style, begins in (("md", "| model"), ("csv", "model,"), ("table", "┏")):
         assert pintpot("bench", toy(), "-p", 8, "-n", 0, "-r", 1, "-o", style).out.startswith(begins)

@@ -58,6 +58,9 @@ def seen_by(kind: T, x: np.ndarray) -> np.ndarray:
     largest = np.abs(blocks).max(-1, keepdims=True)
     inverse = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > 0)
     scale = np.divide(1, inverse, out=np.zeros_like(inverse), where=inverse > 0)
+    if kind not in _SUPER:  # a half's 11 significant bits
+        mantissa, exponent = np.frexp(scale)
+        scale = np.ldexp(np.rint(mantissa * 2048) / 2048, exponent).astype(np.float32)
     return (np.rint(blocks * inverse) * scale).astype(np.float64).reshape(x.shape)
 
 
