@@ -8,6 +8,7 @@ for piece in model.generate("Once upon a time", max_tokens=64):
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from pintpot.gguf import GGUFFile
 from pintpot.hardware.cpu import default_threads
 from pintpot.kernels.api import KVType
 from pintpot.runtime.engine import Engine, FinishReason, Request, Timings
+from pintpot.runtime.engine import Sequence as EngineSequence
 from pintpot.runtime.loader import load_model
 from pintpot.runtime.sampler import SamplingParams, TokenLogprob
 from pintpot.spec import ModelSpec
@@ -33,6 +35,7 @@ Message: TypeAlias = Mapping[str, Any]
 # Memory for keys and values is touched only as it fills, so that a generous context costs nothing unused.
 DEFAULT_CTX_TOKENS = 32_768
 MAX_THREADS = 1024
+MAX_CTX_TOKENS = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class Generation(Iterator[str]):
         self._llm = llm
         self._engine = llm.engine
         with llm.lock:
+            llm.cancel_abandoned()
             self._sequence = self._engine.submit(request)
         self.text = ""
         self.logprobs: list[TokenLogprob] = []
@@ -64,17 +68,28 @@ class Generation(Iterator[str]):
 
     def step(self) -> str | None:
         """One engine step: the text it brought (often empty while the prompt is read), None after the end."""
-        if self._sequence.finish_reason is not None:
-            return None
-        piece = ""
+        events = self._sequence.events
         with self._llm.lock:
-            for event in self._engine.step():
-                if event.sequence is self._sequence:
-                    piece += event.text
-                    if event.logprob is not None:
-                        self.logprobs.append(event.logprob)
+            # Another generation's step may have brought ours along.
+            if not events:
+                if self._sequence.finish_reason is not None:
+                    return None
+                self._llm.cancel_abandoned()
+                self._engine.step()
+        piece = ""
+        while events:
+            event = events.popleft()
+            piece += event.text
+            if event.logprob is not None:
+                self.logprobs.append(event.logprob)
         self.text += piece
         return piece
+
+    def __del__(self) -> None:
+        # A loop left with `break` must not hold its slot. The lock may be held right here: leave a note.
+        sequence = getattr(self, "_sequence", None)
+        if sequence is not None and sequence.finish_reason is None:
+            self._llm.abandoned.append(sequence)
 
     def cancel(self) -> None:
         """Stops the answer; the session goes on."""
@@ -117,9 +132,16 @@ class LLM:
         self.chat_template = template
         self.n_threads = n_threads
         self.lock = threading.Lock()
+        self.abandoned: deque[EngineSequence] = deque()
+
+    def cancel_abandoned(self) -> None:
+        """Frees the slots of generations nobody holds any more; the caller holds `lock`."""
+        while self.abandoned:
+            self.engine.cancel(self.abandoned.popleft())
 
     @property
     def path(self) -> Path:
+        """The model file (the first part of a split one)."""
         return self.file.path
 
     @property
@@ -198,6 +220,7 @@ class LLM:
         """Logits after each token of a fresh sequence, float32 [n_tokens, n_vocab]."""
         ids = self.tokenizer.encode(tokens) if isinstance(tokens, str) else list(tokens)
         with self.lock:
+            self.cancel_abandoned()
             return self.engine.logits(ids)
 
 
@@ -231,8 +254,8 @@ def load(
             raise UsageError(f"{name} is {value}: expected at least 1")
     loaded = load_model(file, CpuOps(n_threads))
     ctx_tokens = min(loaded.spec.ctx_train, DEFAULT_CTX_TOKENS) if ctx is None else ctx
-    if ctx_tokens < 1:
-        raise UsageError(f"ctx is {ctx_tokens}: expected at least 1")
+    if not 1 <= ctx_tokens <= MAX_CTX_TOKENS:
+        raise UsageError(f"ctx is {ctx_tokens}: expected 1 to {MAX_CTX_TOKENS:,}")
     engine = Engine(
         loaded,
         tokenizer,

@@ -1,5 +1,7 @@
 """The Python API on toy models: the same answers however a text is fed, and clear refusals."""
 
+import gc
+
 import numpy as np
 import pytest
 
@@ -47,12 +49,21 @@ def test_slots_and_chunks_do_not_change_answers(models, arch):
     for prompt in prompts:
         generation = alone.generate(prompt, **options)
         list(generation)
-        expected.append(generation.tokens)
+        expected.append((generation.tokens, generation.text))
     generations = [many.generate(prompt, **options) for prompt in prompts]
-    while any(g.finish_reason is None for g in generations):
-        for g in generations:
-            g.step()
-    assert [g.tokens for g in generations] == expected
+    while [g for g in generations if g.step() is not None]:
+        pass
+    assert [(g.tokens, g.text) for g in generations] == expected
+
+
+def test_an_abandoned_generation_frees_its_slot(models):
+    llm = pintpot.load(models("llama"), ctx=256)
+    for _ in llm.generate([20, 30, 40], temperature=0, ignore_eos=True):
+        break
+    gc.collect()
+    again = llm.generate([50, 60], max_tokens=3, temperature=0, ignore_eos=True)
+    again.step()
+    assert len(again.tokens) == 1
 
 
 def test_chat_renders_the_template_and_reuses_the_past(models):

@@ -65,6 +65,8 @@ class Chat:
                 self._handle(line)
             except PintpotError as error:
                 note(f"pintpot: {error}")
+            except KeyboardInterrupt:
+                note("interrupted")
 
     def _handle(self, line: str) -> None:
         if not line.strip():

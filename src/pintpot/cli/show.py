@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pintpot.cli.options import Model
-from pintpot.cli.text import human_bytes, human_count
+from pintpot.cli.text import human_bytes, human_count, without_controls
 
 if TYPE_CHECKING:
     from pintpot.gguf import GGUFFile
@@ -32,7 +32,7 @@ def show(
 
     file = GGUFFile.open(resolve_model(model))
     if template:
-        typer.echo(file.metadata.get("tokenizer.chat_template", ""))
+        typer.echo(without_controls(str(file.metadata.get("tokenizer.chat_template", ""))))
         return
     spec, unsupported = None, None
     try:
@@ -89,7 +89,8 @@ def _tokenizer_facts(file: GGUFFile) -> dict[str, Any]:
         value = file.metadata.get(f"tokenizer.ggml.{key}_token_id")
         return value if isinstance(value, int) else None
 
-    info = file.metadata.array_info("tokenizer.ggml.tokens")
+    tokens = "tokenizer.ggml.tokens"
+    info = file.metadata.array_info(tokens) if tokens in file.metadata else None
     return {
         "model": str(file.metadata.get("tokenizer.ggml.model", "")),
         "pre": str(file.metadata.get("tokenizer.ggml.pre", "")),
@@ -105,7 +106,7 @@ def _brief(value: object) -> object:
     if isinstance(value, str):
         return value if len(value) <= 200 else f"{value[:200]}… ({len(value):,} characters)"
     if hasattr(value, "__len__") and hasattr(value, "__getitem__"):
-        items = [v.item() if hasattr(v, "item") else v for v in value[:8]]
+        items = [_brief(v) for v in value[:8]]
         return items if len(value) <= 8 else [*items, f"… {len(value):,} in all"]
     return value.item() if hasattr(value, "item") else value
 
@@ -127,6 +128,17 @@ def _layer_text(layer: LayerSpec) -> tuple[str, str]:
     return mixer, f"{f.n_expert} experts x {f.n_ff:,}, {f.n_expert_used} a token{shared}{dense}"
 
 
+def _plain(value: Any) -> Any:
+    """The same facts with texts made harmless: no control characters, no markup of the table printer."""
+    from rich.markup import escape
+
+    if isinstance(value, str):
+        return escape(without_controls(value))
+    if isinstance(value, dict):
+        return {_plain(k): _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list) else value
+
+
 def _print(facts: dict[str, Any], spec: ModelSpec | None) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -135,6 +147,7 @@ def _print(facts: dict[str, Any], spec: ModelSpec | None) -> None:
     rows = Table.grid(padding=(0, 2))
     rows.add_column(style="bold")
     rows.add_column(overflow="fold")
+    facts = _plain(facts)
     parts = f" ({facts['parts']} parts)" if facts["parts"] > 1 else ""
     rows.add_row("file", f"{facts['file']}{parts}, GGUF v{facts['gguf_version']}")
     rows.add_row("model", f"{facts['name'] or '(no name)'} ({facts['architecture'] or 'no architecture'})")

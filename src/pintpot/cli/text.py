@@ -34,10 +34,15 @@ def human_count(n: int) -> str:
     return f"{value:.3g} T"
 
 
+def without_controls(text: str) -> str:
+    """Text from a file or a model, safe to show: control characters but newline and tab are replaced."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
 def write_answer(piece: str) -> None:
     """Writes model output at once. On a terminal, control characters a model may emit do not act."""
     if sys.stdout.isatty():
-        piece = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", piece)
+        piece = without_controls(piece)
     sys.stdout.write(piece)
     sys.stdout.flush()
 

@@ -93,12 +93,18 @@ class Sequence:
         self.slot: _Slot | None = None
         self.stream = tokenizer.stream(after=request.prompt[-1])
         self.stops = StopMatcher(request.stop)
+        self.events: deque[TokenEvent] = deque()  # for whoever reads this sequence
         self.submitted_at = time.perf_counter()
         self.first_token_at = 0.0
 
     @property
     def answer(self) -> list[int]:
         return self.tokens[len(self.request.prompt) :]
+
+    @property
+    def answering(self) -> bool:
+        """Whether the prompt is behind it and the first token chosen."""
+        return len(self.tokens) > len(self.request.prompt)
 
     @property
     def prompt_done(self) -> int:
@@ -145,6 +151,8 @@ class Engine:
         self.tokenizer = tokenizer
         self.ctx_tokens = ctx_tokens
         self.n_batch = n_batch
+        # Embeddings may be padded past the last token there is: those rows are never chosen.
+        self.n_tokens = min(model.spec.n_vocab, tokenizer.n_vocab)
         self.state = ModelState(
             model, n_slots=n_slots, ctx_tokens=ctx_tokens, n_batch=n_batch, type_k=type_k, type_v=type_v
         )
@@ -153,17 +161,19 @@ class Engine:
 
     def submit(self, request: Request) -> Sequence:
         """Queues a request. Raises ContextLengthError or UsageError when it can never run."""
-        n_vocab = self.model.spec.n_vocab
         if not request.prompt:
             raise UsageError("the prompt is empty: give at least one token")
         if request.max_tokens is not None and request.max_tokens < 1:
             raise UsageError(f"max_tokens is {request.max_tokens}: expected at least 1")
-        if request.n_logprobs is not None and not 0 <= request.n_logprobs <= n_vocab:
-            raise UsageError(f"logprobs is {request.n_logprobs}: expected 0 to {n_vocab}")
-        for what, ids in (("the prompt", request.prompt), ("logit_bias", request.params.logit_bias)):
-            bad = next((t for t in ids if not 0 <= t < n_vocab), None)
+        if request.n_logprobs is not None and not 0 <= request.n_logprobs <= self.n_tokens:
+            raise UsageError(f"logprobs is {request.n_logprobs}: expected 0 to {self.n_tokens}")
+        for what, ids, end in (
+            ("the prompt", request.prompt, self.model.spec.n_vocab),
+            ("logit_bias", request.params.logit_bias, self.n_tokens),
+        ):
+            bad = next((t for t in ids if not 0 <= t < end), None)
             if bad is not None:
-                raise UsageError(f"{what} has token id {bad}: the vocabulary ends at {n_vocab - 1}")
+                raise UsageError(f"{what} has token id {bad}: the vocabulary ends at {end - 1}")
         self._check_fits(len(request.prompt), room=1)
         sequence = Sequence(request, self.tokenizer)
         self._waiting.append(sequence)
@@ -179,7 +189,7 @@ class Engine:
         return bool(self._waiting) or any(s.sequence for s in self._slots)
 
     def step(self) -> list[TokenEvent]:
-        """Advances every running sequence; returns the tokens chosen."""
+        """Advances every running sequence; returns the tokens chosen (they also wait in each one's `events`)."""
         work = self._schedule()
         if not work:
             return []
@@ -224,7 +234,7 @@ class Engine:
         for answering in (True, False):
             for slot in running:
                 sequence = slot.sequence
-                if sequence is None or bool(sequence.answer) is not answering or budget == 0:
+                if sequence is None or sequence.answering is not answering or budget == 0:
                     continue
                 past = len(slot.cached)
                 n = min(len(sequence.tokens) - past, budget)
@@ -276,6 +286,7 @@ class Engine:
         try:
             batch = ops.batch([segment for _, segment, _ in parts])
             logits = ops.to_numpy(self.model.forward(tokens, batch, self.state, out_rows))
+            self._check_finite(logits)
         except BaseException:
             # An interrupted step leaves layers out of step with each other: what these slots hold is void.
             for slot, _, _ in parts:
@@ -285,18 +296,21 @@ class Engine:
             raise
         for slot, _, ids in parts:
             slot.cached.extend(ids)
+        return logits
+
+    def _check_finite(self, logits: F32) -> None:
         if logits.size and not math.isfinite(float(logits.max())):
             raise ModelFileError(
                 f"{self.model.spec.name}: the model computed NaN or infinite logits; its weights are "
                 "probably damaged: verify or download the file again"
             )
-        return logits
 
     def _postprocess(self, work: Seq[_Work], logits: F32) -> list[TokenEvent]:
         return [self._advance(w.sequence, row) for w, row in zip(work, logits, strict=True)]
 
     def _advance(self, sequence: Sequence, logits: F32) -> TokenEvent:
         request, timings = sequence.request, sequence.timings
+        logits = logits[: self.n_tokens]
         token = sequence.sampler.sample(logits, sequence.tokens)
         sequence.tokens.append(token)
         now = time.perf_counter()
@@ -322,7 +336,9 @@ class Engine:
             if not sequence.stops.stopped:
                 text += sequence.stops.push(sequence.stream.flush()) + sequence.stops.flush()
             self._finish(sequence, reason)
-        return TokenEvent(sequence, token, text, logprob)
+        event = TokenEvent(sequence, token, text, logprob)
+        sequence.events.append(event)
+        return event
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
         sequence.finish_reason = reason

@@ -18,6 +18,7 @@ from pintpot.errors import UsageError
 
 F32: TypeAlias = npt.NDArray[np.float32]
 
+_MIN_TEMPERATURE = 1e-6  # below it only the likeliest token is left anyway
 _BLOCK = 64  # values a block in the two-stage top-k
 
 
@@ -47,6 +48,9 @@ class SamplingParams:
         _check("repeat-last-n", self.repeat_last_n, -1, math.inf)
         _check("frequency-penalty", self.frequency_penalty, -100.0, 100.0)
         _check("presence-penalty", self.presence_penalty, -100.0, 100.0)
+        for token, bias in self.logit_bias.items():
+            if math.isnan(bias) or bias == math.inf:
+                raise UsageError(f"logit-bias of token {token} is {bias}: expected a number or -inf")
         if self.seed is not None:
             _check("seed", self.seed, 0, 2**64 - 1)
 
@@ -131,7 +135,7 @@ class Sampler:
         if p.min_p > 0:
             cut = int(np.count_nonzero(kept >= kept[0] + math.log(p.min_p)))
             tokens, kept = tokens[:cut], kept[:cut]
-        cumulative = np.cumsum(_softmax(kept / np.float32(p.temperature)))
+        cumulative = np.cumsum(_softmax((kept - kept[0]) / np.float32(max(p.temperature, _MIN_TEMPERATURE))))
         drawn = int(np.searchsorted(cumulative, self._rng.random() * cumulative[-1], side="right"))
         return int(tokens[min(drawn, len(tokens) - 1)])
 

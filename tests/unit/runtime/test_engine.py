@@ -73,6 +73,7 @@ class LetterTokenizer:
     """Token t is the character chr(33 + t)."""
 
     eog_ids = frozenset({EOG})
+    n_vocab = N_VOCAB
 
     def stream(self, *, after):
         assert after is not None
@@ -234,6 +235,19 @@ def test_nan_logits_are_an_error_and_not_an_answer():
     engine.submit(Request((1, 2, 3), GREEDY))
     with pytest.raises(ModelFileError, match="NaN"):
         engine.step()
+    assert not engine.busy
+    model.broken = False
+    following = engine.submit(Request((1, 2, 3), GREEDY, max_tokens=2))
+    run(engine, following)
+    assert following.answer == expected_answer((1, 2, 3), 2)
+
+
+def test_rows_past_the_last_token_are_never_chosen():
+    engine, _ = make_engine()
+    engine.n_tokens = 50
+    sequence = engine.submit(Request((1, 2, 3), SamplingParams(seed=1), max_tokens=30))
+    run(engine, sequence)
+    assert max(sequence.answer) < 50
 
 
 def test_logits_cover_every_position():
