@@ -8,8 +8,11 @@ namespace pintpot {
 
 namespace {
 
-constexpr int64_t kItemsPerThread = 32;
-constexpr int64_t kMaxTileRows = 128;
+// Large tiles read memory in long runs (measured on Zen 3: tiles of 64 rows take 15% longer than tiles of 256);
+// with a dozen for each thread the last to finish is not waited for long.
+constexpr int64_t kItemsPerThread = 12;
+constexpr int64_t kMinTileRows = 2 * kTileRows;
+constexpr int64_t kMaxTileRows = 256;
 
 // The tile [row0, row0 + n_rows) of one group: gate into h, up into `up` (a thread's own), activation in place.
 void gate_up_tile(const RowKernels& k, const FFNPart& part, const Group& group, int64_t row0, int64_t n_rows,
@@ -53,8 +56,9 @@ const std::byte* PreparedRows::get(TensorType type) {
 }
 
 int64_t rows_per_tile(int64_t total_rows, int n_threads) {
-  const int64_t wanted = total_rows / (kItemsPerThread * n_threads) / kTileRows * kTileRows;
-  return std::clamp(wanted, kTileRows, kMaxTileRows);
+  int64_t rows = total_rows >= 2 * kMinTileRows * n_threads ? kMinTileRows : kTileRows;
+  while (rows < kMaxTileRows && 2 * rows * kItemsPerThread * n_threads <= total_rows) rows *= 2;
+  return rows;
 }
 
 void gate_up(Engine& engine, PreparedRows& x, const FFNPart* parts, int n_parts) {

@@ -68,7 +68,8 @@ struct FFNPart {
 // h = activation(gate . x) * (up . x) for every part, in one parallel region.
 void gate_up(Engine& engine, PreparedRows& x, const FFNPart* parts, int n_parts);
 
-// Rows of a tile when `total_rows` rows are shared out: a multiple of kTileRows.
+// Rows of a tile when `total_rows` rows are shared out: kTileRows times a power of two, so that tiles of most
+// matrices begin on a page.
 int64_t rows_per_tile(int64_t total_rows, int n_threads);
 
 // Tokens of a group that pass through a tile together. Their results fit the L1 or L2 cache.
