@@ -189,7 +189,7 @@ class Engine:
         return bool(self._waiting) or any(s.sequence for s in self._slots)
 
     def step(self) -> list[TokenEvent]:
-        """Advances every running sequence; returns the tokens chosen (they also wait in each one's `events`)."""
+        """Advances every running sequence; returns the tokens chosen (also kept in their `events`)."""
         work = self._schedule()
         if not work:
             return []
