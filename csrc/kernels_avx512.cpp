@@ -1,8 +1,9 @@
-// The AVX-512 level (F, BW, DQ, VL, VNNI). Everything here lives in an unnamed namespace: see matmul_kernels.h.
+// The AVX-512 level (F, BW, DQ, VL, VNNI). Everything per-ISA has internal names: see matmul_kernels.h.
 #include "matmul_kernels.h"
 
 namespace pintpot {
-const MatmulKernels& matmul_kernels_avx512() { return matmul_kernels_scalar(); }
+// The products have no kernels of this width yet.
+const MatmulKernels& matmul_kernels_avx512() { return matmul_kernels_avx2(); }
 }  // namespace pintpot
 
 #include "mixer_kernels.h"
