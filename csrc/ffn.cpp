@@ -8,13 +8,14 @@ namespace pintpot {
 
 namespace {
 
-// Large tiles read memory in long runs (measured on Zen 3: tiles of 64 rows take 15% longer than tiles of 256);
-// with a dozen for each thread the last to finish is not waited for long.
+// Large tiles read memory in long runs (measured on Zen 3: tiles of 64 rows take 15% longer than tiles of
+// 256); with a dozen for each thread the last to finish is not waited for long.
 constexpr int64_t kItemsPerThread = 12;
 constexpr int64_t kMinTileRows = 2 * kTileRows;
 constexpr int64_t kMaxTileRows = 256;
 
-// The tile [row0, row0 + n_rows) of one group: gate into h, up into `up` (a thread's own), activation in place.
+// The tile [row0, row0 + n_rows) of one group: gate into h, up into `up` (a thread's own), activation in
+// place.
 void gate_up_tile(const RowKernels& k, const FFNPart& part, const Group& group, int64_t row0, int64_t n_rows,
                   const std::byte* gate_acts, const std::byte* up_acts, float* up) {
   const FFN& w = *part.w;
@@ -26,10 +27,10 @@ void gate_up_tile(const RowKernels& k, const FFNPart& part, const Group& group, 
     const int32_t* x_rows = part.x_rows ? part.x_rows + first : nullptr;
     const int64_t skip = part.x_rows ? 0 : first;
     float* h = part.h + first * n_ff + row0;
-    mul_tile(gate_tile, 0, 0, n_rows, gate_acts + skip * act_row_bytes(act_kind(w.gate.type), w.gate.cols), x_rows,
-             n, h, n_ff);
-    mul_tile(up_tile, 0, 0, n_rows, up_acts + skip * act_row_bytes(act_kind(w.up.type), w.up.cols), x_rows, n, up,
-             n_rows);
+    mul_tile(gate_tile, 0, 0, n_rows, gate_acts + skip * act_row_bytes(act_kind(w.gate.type), w.gate.cols),
+             x_rows, n, h, n_ff);
+    mul_tile(up_tile, 0, 0, n_rows, up_acts + skip * act_row_bytes(act_kind(w.up.type), w.up.cols), x_rows, n,
+             up, n_rows);
     for (int64_t i = 0; i < n; ++i) {
       float *g = h + i * n_ff, *u = up + i * n_rows;
       if (w.gate_bias) k.add(g, w.gate_bias + bias_at, n_rows);

@@ -1,8 +1,9 @@
 // Gated feed-forward layers: down . (activation(gate . x) * (up . x)), one or a stack of them (experts).
 //
-// Two parallel regions do the work. In the first an item is a tile of rows of gate and the same rows of up for
-// all tokens of a group: the activation is applied while the tile is in the cache. The second is the product
-// with down. Results depend neither on the number of threads nor on which tokens are computed together.
+// Two parallel regions do the work. In the first an item is a tile of rows of gate and the same rows of up
+// for all tokens of a group: the activation is applied while the tile is in the cache. The second is the
+// product with down. Results depend neither on the number of threads nor on which tokens are computed
+// together.
 #pragma once
 
 #include <cstdint>
@@ -31,8 +32,8 @@ struct FFN {
 // out [n, n_out] = feed-forward 0 of x [n, n_embd].
 void ffn(Engine& engine, const FFN& w, const float* x, int64_t n, float* out);
 
-// The rows of one input, prepared once for every ActKind asked for. Memory is the engine's, up to the end of the
-// frame that is open when get() is called; x itself is used where it is as the kernels want it.
+// The rows of one input, prepared once for every ActKind asked for. Memory is the engine's, up to the end of
+// the frame that is open when get() is called; x itself is used where it is as the kernels want it.
 class PreparedRows {
  public:
   // x is [n, cols], contiguous, and outlives this.
@@ -75,7 +76,8 @@ int64_t rows_per_tile(int64_t total_rows, int n_threads);
 // Tokens of a group that pass through a tile together. Their results fit the L1 or L2 cache.
 inline constexpr int64_t kTileTokens = 128;
 
-// A copy of w that starts at row `row0` of matrix `mat`, so that a tile's results start at its output's column 0.
+// A copy of w that starts at row `row0` of matrix `mat`, so that a tile's results start at its output's
+// column 0.
 inline Matrix tile_of(const Matrix& w, int64_t mat, int64_t row0, int64_t n_rows) {
   Matrix tile = w;
   tile.data = w.row(mat, row0);

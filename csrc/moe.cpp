@@ -92,8 +92,8 @@ struct DownPart {
 };
 
 // Rows [row0, row0 + n_rows) of one group's results, added to out.
-void add_down_tile(const RowKernels& k, const DownPart& part, const Group& group, int64_t row0, int64_t n_rows,
-                   float* tile, float* out) {
+void add_down_tile(const RowKernels& k, const DownPart& part, const Group& group, int64_t row0,
+                   int64_t n_rows, float* tile, float* out) {
   const FFN& w = *part.ffn->w;
   const int64_t stride = act_row_bytes(act_kind(w.down.type), w.down.cols);
   const Matrix down = tile_of(w.down, group.mat, row0, n_rows);
@@ -112,7 +112,8 @@ void add_down_tile(const RowKernels& k, const DownPart& part, const Group& group
 
 // out [n, n_embd] = the sum of all parts. An item owns a tile of output columns for all tokens and adds every
 // expert's share in turn: no partial sums in memory, and one order of additions for any number of threads.
-void down_sum(Engine& engine, const MoELayer& layer, const DownPart* parts, int n_parts, int64_t n, float* out) {
+void down_sum(Engine& engine, const MoELayer& layer, const DownPart* parts, int n_parts, int64_t n,
+              float* out) {
   const RowKernels& k = row_kernels();
   Workspace::Frame frame(engine.ws);
   const int64_t n_out = layer.experts.n_out();

@@ -1,7 +1,7 @@
 // Mixture of experts: route, gate, up, activation, down, weighted sum and shared expert.
 //
-// Routing and expert work are separate steps, so that a caller can compute a subset of the chosen experts here
-// and the rest elsewhere: moe_experts() skips negative ids.
+// Routing and expert work are separate steps, so that a caller can compute a subset of the chosen experts
+// here and the rest elsewhere: moe_experts() skips negative ids.
 #pragma once
 
 #include <cstdint>
@@ -25,18 +25,18 @@ struct MoELayer {
   Gating gating = Gating::softmax;
   bool normalize = false;  // divide the chosen weights by their sum
   float weight_scale = 1.0f;
-  Matrix router;                        // [n_expert, n_embd]
-  const float* router_bias = nullptr;   // [n_expert], added to the logits, or none
-  FFN experts;                          // n_mats = n_expert
-  const float* down_scale = nullptr;    // [n_expert], multiplies down . h before its bias, or none
+  Matrix router;                       // [n_expert, n_embd]
+  const float* router_bias = nullptr;  // [n_expert], added to the logits, or none
+  FFN experts;                         // n_mats = n_expert
+  const float* down_scale = nullptr;   // [n_expert], multiplies down . h before its bias, or none
   bool has_shared = false;
-  FFN shared;                           // n_mats = 1; no biases
-  const float* shared_gate = nullptr;   // [n_embd]: the shared output is multiplied by sigmoid(x . shared_gate)
+  FFN shared;                          // n_mats = 1; no biases
+  const float* shared_gate = nullptr;  // [n_embd]: sigmoid(x . shared_gate) multiplies the shared output
 };
 
 // Chooses n_expert_used experts for each of n tokens from the router's view of them, router_x [n, n_embd].
-// ids and weights: [n, n_expert_used], best first, the lower id first among equals; ids of a token are distinct
-// and valid whatever the logits are (a NaN counts as the worst).
+// ids and weights: [n, n_expert_used], best first, the lower id first among equals; ids of a token are
+// distinct and valid whatever the logits are (a NaN counts as the worst).
 void moe_route(Engine& engine, const MoELayer& layer, const float* router_x, int64_t n, int32_t* ids,
                float* weights);
 

@@ -1,6 +1,7 @@
 // The per-instruction-set half of row_ops.h, ffn.h and moe.h: plain data and function tables only, because an
 // inline function emitted by one kernel translation unit could be the copy that the linker keeps for all.
-// Every function works on one row of `n` floats, on the calling thread. Arrays need no alignment and no padding.
+// Every function works on one row of `n` floats, on the calling thread. Arrays need no alignment and no
+// padding.
 #pragma once
 
 #include <cstdint>

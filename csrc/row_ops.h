@@ -1,5 +1,5 @@
-// Element-wise work on rows of activations, float32 [n, width], contiguous. Small inputs are done by the calling
-// thread, large ones by the pool; results are the same either way.
+// Element-wise work on rows of activations, float32 [n, width], contiguous. Small inputs are done by the
+// calling thread, large ones by the pool; results are the same either way.
 #pragma once
 
 #include <cstdint>

@@ -56,7 +56,8 @@ const float* vector_data(const OptionalVector& v, int64_t n, const char* message
 }
 
 const float* rows_data(const OptionalRows& v, int64_t n, int64_t width, const char* message) {
-  check(!v || (static_cast<int64_t>(v->shape(0)) == n && static_cast<int64_t>(v->shape(1)) == width), message);
+  check(!v || (static_cast<int64_t>(v->shape(0)) == n && static_cast<int64_t>(v->shape(1)) == width),
+        message);
   return v ? v->data() : nullptr;
 }
 
@@ -74,10 +75,11 @@ void init_ffn(BoundFFN* self, const BoundMatrix& gate, const BoundMatrix& up, co
 }
 
 void init_moe(BoundMoE* self, int64_t n_expert, int64_t n_expert_used, const char* gating, bool normalize,
-              const BoundMatrix& router, const BoundMatrix& gate, const BoundMatrix& up, const BoundMatrix& down,
-              const char* activation, float weight_scale, const OptionalVector& router_bias,
-              const OptionalRows& gate_bias, const OptionalRows& up_bias, const OptionalRows& down_bias,
-              const OptionalVector& down_scale, const BoundFFN* shared, const OptionalVector& shared_gate) {
+              const BoundMatrix& router, const BoundMatrix& gate, const BoundMatrix& up,
+              const BoundMatrix& down, const char* activation, float weight_scale,
+              const OptionalVector& router_bias, const OptionalRows& gate_bias, const OptionalRows& up_bias,
+              const OptionalRows& down_bias, const OptionalVector& down_scale, const BoundFFN* shared,
+              const OptionalVector& shared_gate) {
   check(n_expert >= 1 && n_expert_used >= 1 && n_expert_used <= n_expert,
         "mixture of experts: n_expert_used must be between 1 and n_expert");
   check(router.m.n_mats == 1 && router.m.rows == n_expert && router.m.cols == gate.m.cols,
@@ -92,8 +94,10 @@ void init_moe(BoundMoE* self, int64_t n_expert, int64_t n_expert_used, const cha
   l.router_bias = vector_data(router_bias, n_expert, "mixture of experts: router_bias is not [n_expert]");
   l.experts = make_ffn(gate, up, down, activation, n_expert);
   const int64_t n_ff = gate.m.rows, n_embd = gate.m.cols;
-  l.experts.gate_bias = rows_data(gate_bias, n_expert, n_ff, "mixture of experts: gate_bias is not [n_expert, n_ff]");
-  l.experts.up_bias = rows_data(up_bias, n_expert, n_ff, "mixture of experts: up_bias is not [n_expert, n_ff]");
+  l.experts.gate_bias =
+      rows_data(gate_bias, n_expert, n_ff, "mixture of experts: gate_bias is not [n_expert, n_ff]");
+  l.experts.up_bias =
+      rows_data(up_bias, n_expert, n_ff, "mixture of experts: up_bias is not [n_expert, n_ff]");
   l.experts.down_bias =
       rows_data(down_bias, n_expert, n_embd, "mixture of experts: down_bias is not [n_expert, n_embd]");
   l.down_scale = vector_data(down_scale, n_expert, "mixture of experts: down_scale is not [n_expert]");
@@ -104,9 +108,11 @@ void init_moe(BoundMoE* self, int64_t n_expert, int64_t n_expert_used, const cha
   }
   check(shared || !shared_gate, "mixture of experts: shared_gate without a shared expert");
   l.shared_gate = vector_data(shared_gate, n_embd, "mixture of experts: shared_gate is not [n_embd]");
-  new (self) BoundMoE{
-      l, nb::make_tuple(router.keep, gate.keep, up.keep, down.keep, shared ? shared->keep : nb::none()),
-      {router_bias, down_scale, shared_gate}, {gate_bias, up_bias, down_bias}};
+  new (self)
+      BoundMoE{l,
+               nb::make_tuple(router.keep, gate.keep, up.keep, down.keep, shared ? shared->keep : nb::none()),
+               {router_bias, down_scale, shared_gate},
+               {gate_bias, up_bias, down_bias}};
 }
 
 int64_t check_rows(const RowsF32& x, const OutF32& out, int64_t width, int64_t rows_per_token) {
@@ -119,7 +125,8 @@ int64_t check_rows(const RowsF32& x, const OutF32& out, int64_t width, int64_t r
 }
 
 void check_pairs(const auto& a, int64_t n, const MoELayer& l, const char* message) {
-  check(static_cast<int64_t>(a.shape(0)) == n && static_cast<int64_t>(a.shape(1)) == l.n_expert_used, message);
+  check(static_cast<int64_t>(a.shape(0)) == n && static_cast<int64_t>(a.shape(1)) == l.n_expert_used,
+        message);
 }
 
 void py_ffn(Engine& e, const BoundFFN& layer, const RowsF32& x, const OutF32& out) {
@@ -128,8 +135,8 @@ void py_ffn(Engine& e, const BoundFFN& layer, const RowsF32& x, const OutF32& ou
   ffn(e, layer.w, x.data(), n, out.data());
 }
 
-void py_moe(Engine& e, const BoundMoE& bound, const RowsF32& x, const OutF32& out, const OptionalRows& router_x,
-            const std::optional<OutI32>& routes) {
+void py_moe(Engine& e, const BoundMoE& bound, const RowsF32& x, const OutF32& out,
+            const OptionalRows& router_x, const std::optional<OutI32>& routes) {
   const MoELayer& l = bound.layer;
   const int64_t n = check_rows(x, out, l.experts.n_embd(), l.n_expert_used);
   const float* router = rows_data(router_x, n, l.router.cols, "moe: router_x does not have the shape of x");
@@ -139,7 +146,8 @@ void py_moe(Engine& e, const BoundMoE& bound, const RowsF32& x, const OutF32& ou
   moe(e, l, x.data(), router, n, out.data(), ids);
 }
 
-void py_moe_route(Engine& e, const BoundMoE& bound, const RowsF32& x, const OutI32& ids, const OutF32& weights) {
+void py_moe_route(Engine& e, const BoundMoE& bound, const RowsF32& x, const OutI32& ids,
+                  const OutF32& weights) {
   const MoELayer& l = bound.layer;
   const auto n = static_cast<int64_t>(x.shape(0));
   check(static_cast<int64_t>(x.shape(1)) == l.router.cols, "moe_route: x does not have the router's width");
@@ -149,8 +157,8 @@ void py_moe_route(Engine& e, const BoundMoE& bound, const RowsF32& x, const OutI
   moe_route(e, l, x.data(), n, ids.data(), weights.data());
 }
 
-void py_moe_experts(Engine& e, const BoundMoE& bound, const RowsF32& x, const OutI32& ids, const RowsF32& weights,
-                    bool with_shared, const OutF32& out) {
+void py_moe_experts(Engine& e, const BoundMoE& bound, const RowsF32& x, const OutI32& ids,
+                    const RowsF32& weights, bool with_shared, const OutF32& out) {
   const MoELayer& l = bound.layer;
   const int64_t n = check_rows(x, out, l.experts.n_embd(), l.n_expert_used);
   check_pairs(ids, n, l, "moe_experts: ids is not [n_tokens, n_expert_used]");
@@ -169,13 +177,15 @@ void bind_ffn(nb::module_& m) {
   m.def("ffn", &py_ffn, nb::arg("engine"), nb::arg("layer"), array_arg("x"), array_arg("out"),
         "out [n, n_embd] = the feed-forward of x.");
 
-  nb::class_<BoundMoE>(m, "MoELayer", "Router, experts and shared expert; see pintpot.kernels.api.MoEWeights.")
-      .def("__init__", &init_moe, nb::kw_only(), nb::arg("n_expert"), nb::arg("n_expert_used"), nb::arg("gating"),
-           nb::arg("normalize"), nb::arg("router"), nb::arg("gate"), nb::arg("up"), nb::arg("down"),
-           nb::arg("activation"), nb::arg("weight_scale") = 1.0f, array_arg("router_bias").none() = nb::none(),
-           array_arg("gate_bias").none() = nb::none(), array_arg("up_bias").none() = nb::none(),
-           array_arg("down_bias").none() = nb::none(), array_arg("down_scale").none() = nb::none(),
-           nb::arg("shared").none() = nb::none(), array_arg("shared_gate").none() = nb::none());
+  nb::class_<BoundMoE>(m, "MoELayer",
+                       "Router, experts and shared expert; see pintpot.kernels.api.MoEWeights.")
+      .def("__init__", &init_moe, nb::kw_only(), nb::arg("n_expert"), nb::arg("n_expert_used"),
+           nb::arg("gating"), nb::arg("normalize"), nb::arg("router"), nb::arg("gate"), nb::arg("up"),
+           nb::arg("down"), nb::arg("activation"), nb::arg("weight_scale") = 1.0f,
+           array_arg("router_bias").none() = nb::none(), array_arg("gate_bias").none() = nb::none(),
+           array_arg("up_bias").none() = nb::none(), array_arg("down_bias").none() = nb::none(),
+           array_arg("down_scale").none() = nb::none(), nb::arg("shared").none() = nb::none(),
+           array_arg("shared_gate").none() = nb::none());
   m.def("moe", &py_moe, nb::arg("engine"), nb::arg("layer"), array_arg("x"), array_arg("out"),
         array_arg("router_x").none() = nb::none(), array_arg("routes").none() = nb::none(),
         "The whole layer. routes, int32 [n, n_expert_used], receives the chosen experts.");

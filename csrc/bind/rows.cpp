@@ -88,10 +88,11 @@ void py_embed(Engine& e, const BoundMatrix& w, const VectorI32& tokens, const Ou
 }  // namespace
 
 void bind_rows(nb::module_& m) {
-  m.def("rms_norm", &py_rms_norm, nb::arg("engine"), array_arg("x"), array_arg("weight").none(), nb::arg("eps"),
-        array_arg("out"), "out = x / sqrt(mean(x^2) + eps) (* weight), row by row.");
-  m.def("add_rms_norm", &py_add_rms_norm, nb::arg("engine"), array_arg("x"), array_arg("delta"), array_arg("weight"),
-        nb::arg("eps"), array_arg("out"), "x += delta in place, then out = rms_norm(x).");
+  m.def("rms_norm", &py_rms_norm, nb::arg("engine"), array_arg("x"), array_arg("weight").none(),
+        nb::arg("eps"), array_arg("out"), "out = x / sqrt(mean(x^2) + eps) (* weight), row by row.");
+  m.def("add_rms_norm", &py_add_rms_norm, nb::arg("engine"), array_arg("x"), array_arg("delta"),
+        array_arg("weight"), nb::arg("eps"), array_arg("out"),
+        "x += delta in place, then out = rms_norm(x).");
   m.def("add", &py_add, nb::arg("engine"), array_arg("x"), array_arg("delta"), "x += delta in place.");
   m.def("scale", &py_scale, nb::arg("engine"), array_arg("x"), nb::arg("factor"), "x *= factor in place.");
   m.def("softcap", &py_softcap, nb::arg("engine"), array_arg("x"), nb::arg("cap"),
