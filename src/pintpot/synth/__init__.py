@@ -6,6 +6,7 @@ from pintpot.synth.mixes import QUANTS
 from pintpot.synth.presets import DEFAULT_PRESET, PRESETS, TOYS, find_shape
 from pintpot.synth.shape import Shape
 from pintpot.synth.synthesize import Progress, Synthesized, synthesize, write_model
+from pintpot.synth.weights import text_like_tokens
 
 __all__ = [
     "DEFAULT_PRESET",
@@ -17,5 +18,6 @@ __all__ = [
     "Synthesized",
     "find_shape",
     "synthesize",
+    "text_like_tokens",
     "write_model",
 ]

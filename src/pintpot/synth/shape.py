@@ -90,7 +90,8 @@ class Shape:
     fused_qkv: bool = False
     fused_gate_up: bool = False
     router_std: float = 2.0  # deviation of the router's logits
-    n_topic: int = 64  # groups of tokens that favour the same experts (see weights.py)
+    n_topic: int = 64  # groups of tokens that favour the same experts, and groups within these (weights.py)
+    n_local: int = 16
 
     def with_layers(self, n_layer: int) -> Shape:
         """The same model cut to `n_layer` layers, which keeps a KV-sharing model consistent."""

@@ -71,7 +71,7 @@ def write_model(
                 f"{path}: the file needs {writer.nbytes / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB "
                 "free: choose fewer --layers or a smaller --quant"
             )
-    maker = WeightMaker(shape, table, types, seed)
+    maker = WeightMaker(shape, types, seed)
     done, total = 0, sum(d.nbytes for d in declarations)
     with writer:
         for tensor in table:

@@ -60,14 +60,14 @@ class Values:
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """Rows of [common | topic | own] parts, each of standard deviation `std` (weights.py)."""
+    """Rows of [common | topic | local | own] parts, each of standard deviation `std` (weights.py)."""
 
     std: float
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Output rows whose topic part leans towards the embedding's."""
+    """Output rows with the topic and local parts of the embedding."""
 
     std: float
 
