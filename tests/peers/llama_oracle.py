@@ -103,6 +103,9 @@ def _library() -> ctypes.CDLL:
     lib.llama_model_get_vocab.restype = p
     lib.llama_vocab_n_tokens.argtypes = [p]
     lib.llama_vocab_n_tokens.restype = ctypes.c_int32
+    lib.llama_tokenize.argtypes = [
+        p, ctypes.c_char_p, ctypes.c_int32, p, ctypes.c_int32, ctypes.c_bool, ctypes.c_bool,
+    ]  # fmt: skip
     lib.llama_get_memory.argtypes = [p]
     lib.llama_get_memory.restype = p
     lib.llama_memory_clear.argtypes = [p, ctypes.c_bool]
@@ -154,7 +157,8 @@ class LlamaCpp:
         self._context = self._lib.llama_init_from_model(self._model, params)
         if not self._context:
             raise RuntimeError(f"llama.cpp makes no context for {path}")
-        self.n_vocab: int = self._lib.llama_vocab_n_tokens(self._lib.llama_model_get_vocab(self._model))
+        self._vocab = self._lib.llama_model_get_vocab(self._model)
+        self.n_vocab: int = self._lib.llama_vocab_n_tokens(self._vocab)
         self._past = 0
 
     def __enter__(self) -> LlamaCpp:
@@ -165,6 +169,13 @@ class LlamaCpp:
     ) -> None:
         self._lib.llama_free(self._context)
         self._lib.llama_model_free(self._model)
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of a text, special tokens in it recognized, beginning-of-text added if the file asks."""
+        raw = text.encode()
+        ids = (ctypes.c_int32 * (len(raw) + 8))()
+        n = self._lib.llama_tokenize(self._vocab, raw, len(raw), ids, len(ids), True, True)
+        return ids[:n]
 
     def reset(self) -> None:
         """Forgets the sequence."""

@@ -8,7 +8,7 @@ a table of half-precision values (test_gemma.py compares with transformers and e
 Quantized, both round activations to 8 bits before each product, and a difference in the last bit before a
 rounding becomes a step after it: llama.cpp differs from itself by a KL divergence of up to 6e-4 between a
 prompt in one batch and token by token, and from exact arithmetic by 1e-3. Measured here against llama.cpp:
-1e-5 to 7e-4 (mean over positions).
+up to 7e-4 (mean over positions).
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from cases import ARCHITECTURES, SHAPES, kl_divergence, prompt, relative_error
 from llama_oracle import LlamaCpp
 from ours import Ours
 
+from pintpot.gguf import GGUFFile
 from pintpot.synth.mixes import TYPES
+from pintpot.tokenizer import Tokenizer
 
 F32_ERROR = 1e-3
 GEMMA_MOE_ERROR = 4e-2  # the table's rounding also decides ties of experts
@@ -44,7 +46,7 @@ def test_logits(name, model_file, ops) -> None:
     with LlamaCpp(path) as oracle:
         expected = oracle.step(tokens)
         chosen, after = oracle.greedy(tokens[:24], 64)
-    assert 1.0 < expected.std(axis=-1).mean() < 4.0  # neither flat nor saturated
+    assert 0.8 < expected.std(axis=-1).mean() < 4.0  # neither flat nor saturated
     ours = Ours(path, ops)
     got = ours.step(tokens)
     tolerance = GEMMA_MOE_ERROR if name.startswith("gemma4-moe") else F32_ERROR
@@ -94,3 +96,15 @@ def test_quantized(name, quant, model_file, ops) -> None:
     got = np.concatenate([ours.step(tokens[:64]), *(ours.step([t]) for t in tokens[64:])])
     divergence = kl_divergence(expected, got)
     assert divergence.mean() <= KL
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "qwen35", "gemma4", "gpt-oss"])
+def test_tokenizer(name, model_file) -> None:
+    """Synthetic vocabularies, one for each kind of pre-tokenizer, mean the same to both."""
+    path = model_file(name, "F32")
+    tokenizer = Tokenizer.from_metadata(GGUFFile.open(path).metadata, str(path))
+    text = "<|im_start|>user\nThe other\tthing's 12345 \u00e9\u6f22\U0001f600,  and then\n\n  it!<|im_end|>\n"
+    with LlamaCpp(path) as oracle:
+        expected = oracle.tokenize(text)
+    assert tokenizer.encode(text) == expected
+    assert tokenizer.decode(expected) == text

@@ -5,7 +5,7 @@ One table serves every size. Names and shapes are those llama.cpp's converters w
 
 Scales keep activations sane at any depth: a matrix has standard deviation gain / sqrt(cols), what is
 added to the residual stream totals about as much as the embedding, attention scores have a deviation
-near 1.4 and logits near 2. So the output is neither flat nor saturated, and every part of a layer matters.
+near 1.4 and logits near 1.5. So the output is neither flat nor saturated, and every part of a layer matters.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from enum import StrEnum
 
 from pintpot.synth.shape import Shape
 
-LOGIT_STD = 2.0
+LOGIT_STD = 1.5
 SCORE_STD = 1.4
 
 
