@@ -129,7 +129,10 @@ class Trainer:
         )
         self.model = DemoModel(self.config)
         self.model.init_weights(args.seed)
-        self.optimizer = DemoOptimizer(self.model, args.muon_lr, args.adam_lr, weight_decay=0.05)
+        self.bfloat16: bool = args.bfloat16
+        self.optimizer = DemoOptimizer(
+            self.model, args.muon_lr, args.adam_lr, weight_decay=0.05, bfloat16=self.bfloat16
+        )
         self.progress = Progress()
         self.log_path = self.work / "log.jsonl"
         if args.resume:
@@ -202,8 +205,9 @@ class Trainer:
 
     def _step(self, ctx: int, factor: float) -> tuple[float, torch.Tensor]:
         ids = torch.from_numpy(self.rows.batch(self.row_tokens // ctx, ctx))
-        out = self.model(ids[:, :-1])
-        loss = F.cross_entropy(out.logits, ids[:, 1:].reshape(-1))
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+            out = self.model(ids[:, :-1])
+        loss = F.cross_entropy(out.logits.float(), ids[:, 1:].reshape(-1))
         (loss + BALANCE_WEIGHT * out.balance_loss + Z_WEIGHT * out.z_loss).backward()
         torch.nn.utils.clip_grad_norm_(self.optimizer.adam.param_groups[0]["params"], 1.0)
         self.optimizer.step(factor)
@@ -252,6 +256,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     train.add_argument("--chat-share", type=float, default=0.6, help="share of rows that hold conversations")
     train.add_argument("--muon-lr", type=float, default=6e-3)
     train.add_argument("--adam-lr", type=float, default=4e-3)
+    train.add_argument(
+        "--bfloat16", action="store_true", help="products in bfloat16: faster on CPUs with avx512_bf16 or AMX"
+    )
     train.add_argument("--seed", type=int, default=0)
     ask = commands.add_parser("sample", help="let the last checkpoint answer")
     ask.add_argument("prompt")

@@ -1,6 +1,7 @@
 """A small Qwen3-MoE in PyTorch: the architecture of transformers' `Qwen3MoeForCausalLM`, for CPU training.
 
-Parameter names are its own (see `export.py` for GGUF's and transformers' names). Everything is float32.
+Parameter names are its own (see `export.py` for GGUF's and transformers' names). Parameters are float32; under
+torch.autocast the products run in bfloat16.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ class Experts(nn.Module):
             gate, up = F.linear(piece, gate_up).chunk(2, dim=-1)
             outs.append(F.linear(F.silu(gate) * up, down))
         weighted = torch.cat(outs) * weights.reshape(-1).index_select(0, order).unsqueeze(1)
-        out = torch.zeros_like(x).index_add(0, token, weighted)
+        out = torch.zeros_like(x).index_add(0, token, weighted.to(x.dtype))
         share = counts / flat.numel()
         balance = cfg.n_expert * (share * probs.mean(dim=0)).sum()
         z = router_logits.logsumexp(dim=-1).square().mean()

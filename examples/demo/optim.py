@@ -14,17 +14,20 @@ if TYPE_CHECKING:
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
-def orthogonalize(matrices: Tensor, steps: int = 4) -> Tensor:
+def orthogonalize(matrices: Tensor, steps: int = 4, *, bfloat16: bool = False) -> Tensor:
     """Roughly the nearest (semi-)orthogonal matrix to each of (n, rows, cols), rows <= cols.
 
-    The quintic Newton-Schulz iteration of Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon).
+    The quintic Newton-Schulz iteration of Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon),
+    which bfloat16 is precise enough for.
     """
     a, b, c = _NEWTON_SCHULZ
     x: Tensor = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    if bfloat16:
+        x = x.bfloat16()
     for _ in range(steps):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x
+    return x.to(matrices.dtype)
 
 
 class DemoOptimizer:
@@ -34,8 +37,17 @@ class DemoOptimizer:
     `lr`'s meaning. Weight decay is decoupled, and left off for norms and embeddings.
     """
 
-    def __init__(self, model: DemoModel, muon_lr: float, adam_lr: float, weight_decay: float) -> None:
+    def __init__(
+        self,
+        model: DemoModel,
+        muon_lr: float,
+        adam_lr: float,
+        weight_decay: float,
+        *,
+        bfloat16: bool = False,
+    ) -> None:
         self.muon_lr, self.adam_lr, self.weight_decay = muon_lr, adam_lr, weight_decay
+        self.bfloat16 = bfloat16
         self.muon = [
             p
             for n, p in model.named_parameters()
@@ -66,7 +78,7 @@ class DemoOptimizer:
                 cols = p.shape[-1]
                 square = update.view(-1, min(cols, p.shape[-2]), cols)  # gate and up are two matrices
                 p.mul_(1 - lr * self.weight_decay)
-                p.add_(orthogonalize(square).view_as(p), alpha=-0.2 * lr * cols**0.5)
+                p.add_(orthogonalize(square, bfloat16=self.bfloat16).view_as(p), alpha=-0.2 * lr * cols**0.5)
                 p.grad = None
 
     def state(self) -> dict[str, Any]:
