@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 
 from pintpot.errors import ModelFileError
+
+DATA = Path(__file__).parent / "data"
 
 
 def demo_model_path() -> Path:
@@ -22,7 +23,7 @@ def demo_text_path() -> Path:
 
 
 def _data_file(name: str) -> Path:
-    path = Path(str(files("pintpot"))) / "data" / name
+    path = DATA / name
     if not path.is_file():
         raise ModelFileError(f"{path}: the demo is not part of this installation; install pintpot again")
     return path

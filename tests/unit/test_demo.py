@@ -87,7 +87,7 @@ class TestShippedFiles:
         assert "PYTHON SOFTWARE FOUNDATION LICENSE VERSION 2" in notice
 
     def test_missing_file_is_one_clear_line(self, monkeypatch, tmp_path):
-        monkeypatch.setattr(demo, "files", lambda _: tmp_path)
+        monkeypatch.setattr(demo, "DATA", tmp_path)
         with pytest.raises(ModelFileError, match=r"demo\.gguf: the demo is not part"):
             demo.demo_model_path()
 
