@@ -261,8 +261,6 @@ def _hyperparameters(config: Any) -> dict[str, Any]:
         out["rope.scaling.factor"] = float(rope["factor"])
     if rope["rope_type"] == "yarn":
         out["rope.scaling.original_context_length"] = rope["original_max_position_embeddings"]
-        out["rope.scaling.yarn_beta_fast"] = float(rope.get("beta_fast", 32.0))
-        out["rope.scaling.yarn_beta_slow"] = float(rope.get("beta_slow", 1.0))
     extra: dict[str, Callable[[Any], dict[str, Any]]] = {
         "mixtral": lambda c: {
             "expert_count": c.num_local_experts,

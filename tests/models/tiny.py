@@ -80,9 +80,7 @@ YARN = {
     "rope_type": "yarn",
     "rope_theta": 10_000.0,
     "factor": 4.0,
-    "original_max_position_embeddings": 32,
-    "beta_fast": 4.0,
-    "beta_slow": 1.0,
+    "original_max_position_embeddings": 1024,
 }
 QWEN35: dict[str, Any] = HEADS | {
     "num_hidden_layers": 5,

@@ -186,8 +186,6 @@ def _rope(s: Shape) -> dict[str, Any]:
         rope |= {"rope_type": s.rope_scaling.kind, "factor": s.rope_scaling.factor}
         if s.rope_scaling.kind == "yarn":
             rope |= {
-                "beta_fast": s.rope_scaling.beta_fast,
-                "beta_slow": s.rope_scaling.beta_slow,
                 "original_max_position_embeddings": s.rope_scaling.original_ctx,
                 "truncate": True,  # llama.cpp always rounds the ramp's ends
             }

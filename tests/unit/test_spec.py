@@ -143,10 +143,10 @@ def test_rope_scaling(spec_of):
     assert scaling(factor=4.0) == RopeScaling("linear", 4.0, 4096)
     assert scaling(type="linear", factor=0.0) is None
     assert spec_of("qwen2", {"rope.scale_linear": 2.0}).layers[0].mixer.rope.scaling.factor == 2.0
-    yarn = scaling(
-        type="yarn", factor=4.0, original_context_length=1024, attn_factor=0.5, yarn_beta_fast=16.0
-    )
-    assert yarn == RopeScaling("yarn", 4.0, 1024, attn_factor=0.5, beta_fast=16.0)
+    assert scaling(type="none", factor=4.0, attn_factor=0.5) == RopeScaling("linear", 1.0, 4096, 0.5)
+    yarn = scaling(type="yarn", factor=4.0, original_context_length=1024, attn_factor=0.5)
+    assert yarn == RopeScaling("yarn", 4.0, 1024, attn_factor=0.5)
+    assert scaling(type="yarn", factor=4.0, original_context_length=0) == RopeScaling("yarn", 4.0, 4096)
     with pytest.raises(UnsupportedError, match=r"scaling\.type is longrope"):
         scaling(type="longrope")
 

@@ -13,6 +13,11 @@ from pintpot.spec import RopeScaling, RopeSpec, RopeStyle
 
 F64: TypeAlias = npt.NDArray[np.float64]
 
+# YaRN: pairs that turn more often within the trained context keep their frequency, those that turn less are
+# interpolated. The paper's values, and for these architectures llama.cpp's only ones.
+_BETA_FAST = 32.0
+_BETA_SLOW = 1.0
+
 
 def make_rope(spec: RopeSpec, freq_factors: F32 | None = None) -> Rope:
     """The rotation of one layer, every scaling folded in.
@@ -42,11 +47,10 @@ def _scaled(
     interpolated = inv_freq / scaling.factor
     if scaling.kind != "yarn":
         return interpolated, scaling.attn_factor
-    low = max(0.0, math.floor(_pair_turning(scaling.beta_fast, spec, scaling)))
-    high = min(spec.n_rot - 1.0, math.ceil(_pair_turning(scaling.beta_slow, spec, scaling)))
+    low = max(0.0, math.floor(_pair_turning(_BETA_FAST, spec, scaling)))
+    high = min(spec.n_rot - 1.0, math.ceil(_pair_turning(_BETA_SLOW, spec, scaling)))
     # 1: keeps its frequency (turns often within the trained context), 0: interpolated
     kept = 1.0 - np.clip((pairs - low) / max(0.001, high - low), 0.0, 1.0)
-    kept *= scaling.ext_factor
     mscale = scaling.attn_factor * (1.0 + 0.1 * math.log(max(scaling.factor, 1.0)))
     return interpolated * (1.0 - kept) + inv_freq * kept, mscale
 

@@ -92,29 +92,28 @@ def _n_rot(keys: Keys, key: str, default: int, head_dim: int) -> int:
 
 
 def _scaling(keys: Keys, ctx_train: int) -> RopeScaling | None:
+    """What llama.cpp reads of `rope.scaling` for these architectures.
+
+    Converters also write `yarn_ext_factor`, `yarn_attn_factor`, `yarn_beta_fast` and `yarn_beta_slow`, which
+    llama.cpp reads for other architectures alone; what they say is not followed here either.
+    """
     kind = keys.string("rope.scaling.type", "linear")
-    if kind == "none":
-        return None
-    if kind not in ("linear", "yarn"):
+    if kind not in ("none", "linear", "yarn"):
         raise UnsupportedError(
             f"{keys.file.path}: metadata key {keys.arch}.rope.scaling.type is {show(kind)}, this version can"
             " scale RoPE by linear and yarn"
         )
     key = "rope.scaling.factor" if "rope.scaling.factor" in keys else "rope.scale_linear"
     factor = keys.number(key, 0.0, high=1e6) or 1.0  # 0 stands for none
-    attn_factor = keys.number("rope.scaling.attn_factor", 1.0, high=1e6)
-    if kind == "linear" and factor == 1.0 and attn_factor == 1.0:
-        return None
     if factor < 1e-6:
         raise keys.error(key, f"is {factor}, expected a factor of context extension")
-    return RopeScaling(
-        kind=kind,
-        factor=factor,
-        original_ctx=keys.integer("rope.scaling.original_context_length", ctx_train, high=_MAX_CTX),
-        attn_factor=attn_factor,
-        beta_fast=keys.number("rope.scaling.yarn_beta_fast", 32.0, low=1e-6, high=1e6),
-        beta_slow=keys.number("rope.scaling.yarn_beta_slow", 1.0, low=1e-6, high=1e6),
-    )
+    attn_factor = keys.number("rope.scaling.attn_factor", 1.0, high=1e6)
+    if kind == "none":  # the factor of cos and sin counts all the same
+        kind, factor = "linear", 1.0
+    if kind == "linear" and factor == 1.0 and attn_factor == 1.0:
+        return None
+    original_ctx = keys.integer("rope.scaling.original_context_length", 0, low=0, high=_MAX_CTX)
+    return RopeScaling(kind, factor, original_ctx or ctx_train, attn_factor)
 
 
 def _attention(keys: Keys, c: Common, layer: int, rope: RopeSpec) -> AttentionLayer:
@@ -249,7 +248,7 @@ def gemma4(keys: Keys, c: Common) -> list[LayerSpec]:
         c.rope,
         theta=_theta(keys, "rope.freq_base_swa", 10000.0),
         n_rot=_n_rot(keys, "rope.dimension_count_swa", min(c.rope.n_rot, dim_k), dim_k),
-        scaling=None,
+        scaling=_unstretched(c.rope.scaling),
     )
     shared = keys.integer("attention.shared_kv_layers", 0, low=0, high=c.n_layer - 1)
     ffns = _gemma4_ffns(keys, c)
@@ -262,6 +261,13 @@ def gemma4(keys: Keys, c: Common) -> list[LayerSpec]:
             attention = _reading_earlier(keys, attention, layers[: c.n_layer - shared])
         layers.append(LayerSpec(attention, ffns[i]))
     return layers
+
+
+def _unstretched(scaling: RopeScaling | None) -> RopeScaling | None:
+    """Of a scaling, what still holds in windowed layers: the factor of cos and sin."""
+    if scaling is None or scaling.attn_factor == 1.0:
+        return None
+    return RopeScaling("linear", 1.0, scaling.original_ctx, scaling.attn_factor)
 
 
 def _reading_earlier(keys: Keys, attention: AttentionLayer, owners: list[LayerSpec]) -> AttentionLayer:

@@ -20,11 +20,7 @@ class RopeScaling:
     kind: str  # "linear" | "yarn"
     factor: float
     original_ctx: int
-    # YaRN (Peng et al. 2023); defaults are llama.cpp's
-    ext_factor: float = 1.0
     attn_factor: float = 1.0  # multiplies cos and sin, on top of YaRN's own 1 + 0.1 ln(factor)
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

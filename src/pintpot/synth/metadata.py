@@ -50,11 +50,14 @@ def _rope_scaling(shape: Shape) -> dict[str, MetadataValue]:
     scaling, a = shape.rope_scaling, shape.arch
     if scaling is None:
         return {}
-    return {
+    meta: dict[str, MetadataValue] = {
         f"{a}.rope.scaling.type": scaling.kind,
         f"{a}.rope.scaling.factor": float(scaling.factor),
         f"{a}.rope.scaling.original_context_length": scaling.original_ctx,
     }
+    if scaling.attn_factor != 1.0:
+        meta[f"{a}.rope.scaling.attn_factor"] = float(scaling.attn_factor)
+    return meta
 
 
 def _experts(shape: Shape) -> dict[str, MetadataValue]:
