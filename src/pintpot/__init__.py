@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pintpot.errors import (
         ContextLengthError,
+        MemoryLimitError,
         ModelFileError,
         PintpotError,
         TemplateError,
@@ -29,6 +30,7 @@ __all__ = [
     "ContextLengthError",
     "FinishReason",
     "Generation",
+    "MemoryLimitError",
     "ModelFileError",
     "PintpotError",
     "SamplingParams",

@@ -5,6 +5,7 @@ PintpotError                 one clear line for the user; the CLI prints it and 
 │   └── UnsupportedError     the file is fine, but holds an architecture, type or tokenizer we cannot run
 ├── TemplateError            a chat template is missing, broken, or ran past its limits
 ├── ContextLengthError       the prompt (and answer) do not fit the context
+├── MemoryLimitError         what was asked for needs more memory than the machine has
 └── UsageError               a flag or argument is wrong; the CLI exits 2
 """
 
@@ -27,6 +28,10 @@ class TemplateError(PintpotError):
 
 class ContextLengthError(PintpotError):
     """The tokens do not fit the context."""
+
+
+class MemoryLimitError(PintpotError):
+    """The model's caches or activations cannot fit this machine's memory."""
 
 
 class UsageError(PintpotError):

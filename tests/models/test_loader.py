@@ -41,6 +41,15 @@ def test_misshapen_matrix(qwen3, tmp_path):
         load(changed(qwen3, {"blk.1.attn_k.weight": wrong}), tmp_path)
 
 
+def test_a_row_is_no_column(tmp_path):
+    path = tmp_path / "model.gguf"
+    decl = TensorDecl("blk.0.attn_q.weight", type_by_name("Q8_0").id, (32,))
+    with GGUFWriter(path, {"general.architecture": "llama"}, [decl]) as writer:
+        writer.write(decl.name, bytes(decl.nbytes))
+    with pytest.raises(ModelFileError, match=r"attn_q\.weight has shape \[32\], expected \[32, 1\]"):
+        FileTensors(GGUFFile.open(path)).matrix(decl.name, 32, 1)
+
+
 def test_misshapen_vector(qwen3, tmp_path):
     wrong = np.zeros(47, np.float32)
     with pytest.raises(ModelFileError, match=r"output_norm\.weight has shape \[47\], expected \[48\]"):

@@ -165,6 +165,11 @@ class KVType(StrEnum):
     F16 = "f16"
     Q8_0 = "q8_0"
 
+    @property
+    def bits(self) -> float:
+        """Bits a value takes, block scales included."""
+        return {KVType.F32: 32.0, KVType.F16: 16.0, KVType.Q8_0: 8.5}[self]
+
 
 @dataclass(frozen=True, slots=True)
 class KVLayout:
@@ -179,6 +184,16 @@ class KVLayout:
     type_k: KVType
     type_v: KVType
 
+    @property
+    def token_bytes(self) -> float:
+        """Bytes a token takes."""
+        return self.n_head_kv * (self.head_dim_k * self.type_k.bits + self.head_dim_v * self.type_v.bits) / 8
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all slots; a backend may round up."""
+        return int(self.n_slots * self.capacity * self.token_bytes)
+
 
 @dataclass(frozen=True, slots=True)
 class DeltaStateLayout:
@@ -192,6 +207,12 @@ class DeltaStateLayout:
     head_dim_v: int
     conv_dim: int
     conv_kernel: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all slots; a backend may round up."""
+        memory = self.n_head_v * self.head_dim_k * self.head_dim_v
+        return 4 * self.n_slots * ((self.conv_kernel - 1) * self.conv_dim + memory)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pintpot.errors import UsageError
+from pintpot.errors import MemoryLimitError, UsageError
+from pintpot.hardware.memory import memory_limit_bytes
 from pintpot.kernels.api import DeltaStateLayout, KVLayout, KVType, Prepared
 from pintpot.models.base import Model
-from pintpot.spec import AttentionLayer, DeltaNetLayer, ModelSpec
+from pintpot.spec import AttentionLayer, DeltaNetLayer, DenseFFN, ModelSpec
 
 Q8_BLOCK = 32  # head dimensions of a q8_0 cache are multiples of this
 RING_STEP = 32  # ring capacities are rounded up to this
@@ -75,6 +76,7 @@ class ModelState:
             type_k=type_k,
             type_v=type_v,
         )
+        _check_memory(spec, self._layouts, ctx_tokens, min(n_batch, ctx_tokens))
         self.layers: list[Prepared] = []
         for layer, layout in zip(spec.layers, self._layouts, strict=True):
             match layout:
@@ -150,3 +152,41 @@ def _check_head_dims(spec: ModelSpec, type_k: KVType, type_v: KVType) -> None:
                     f"cache type q8_0 for {flag} needs heads of a multiple of {Q8_BLOCK} values, "
                     f"and layer {i} of {spec.name} has {dim}: use f16"
                 )
+
+
+def _check_memory(
+    spec: ModelSpec, layouts: list[KVLayout | DeltaStateLayout | None], ctx_tokens: int, n_batch: int
+) -> None:
+    """Refuses before anything is allocated: Linux grants more than there is, and kills whoever touches it."""
+    limit = memory_limit_bytes()
+    if limit is None:
+        return
+    gib = 1 << 30
+    cache = sum(layout.nbytes for layout in layouts if isinstance(layout, KVLayout))
+    state = sum(layout.nbytes for layout in layouts if isinstance(layout, DeltaStateLayout))
+    step = 4 * n_batch * _widest_activation(spec)
+    has = f"this machine has {limit / gib:.1f} GiB of memory"
+    if state + step > limit:
+        raise MemoryLimitError(
+            f"{spec.name}: its recurrent state takes {state / gib:,.1f} GiB and a step of {n_batch:,} tokens"
+            f" {step / gib:,.1f} GiB, {has}: choose a smaller batch (-b) or another model"
+        )
+    if cache + state + step > limit:
+        raise MemoryLimitError(
+            f"{spec.name}: the cache of a context of {ctx_tokens:,} tokens takes {cache / gib:,.1f} GiB,"
+            f" {has}: choose a smaller context (-c) or cache type (-ctk, -ctv)"
+        )
+
+
+def _widest_activation(spec: ModelSpec) -> int:
+    """Values a token has in the widest layer: what a step needs at the very least."""
+    widest = spec.n_embd
+    for layer in spec.layers:
+        mixer, ffn = layer.mixer, layer.ffn
+        if isinstance(mixer, AttentionLayer):
+            width = mixer.n_head * mixer.head_dim_k
+        else:
+            width = mixer.conv_dim
+        n_ff = ffn.n_ff if isinstance(ffn, DenseFFN) else max(ffn.n_ff, ffn.n_ff_shared, ffn.n_ff_dense)
+        widest = max(widest, width, n_ff)
+    return widest

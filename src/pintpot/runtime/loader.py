@@ -66,6 +66,8 @@ class FileTensors:
     def matrix(self, name: str, rows: int, cols: int, n_mats: int = 1) -> TensorView:
         shape = (n_mats, rows, cols) if n_mats > 1 else (rows, cols)
         info = self._info(name, shape)
+        if info.ne[0] != cols:  # a row of one column is no column of one row: blocks lie along a row
+            raise self._misshapen(info, shape)
         if info.type is None or not info.type.runnable:
             raise UnsupportedError(
                 f"{self.file.path}: tensor {name} has type {info.type_name}, which this version cannot "
@@ -114,10 +116,13 @@ class FileTensors:
                 "incomplete or was made by a converter this version does not know"
             )
         if _without_ones(info.shape) != _without_ones(shape):
-            raise ModelFileError(
-                f"{self.file.path}: tensor {name} has shape {list(info.shape)}, expected {list(shape)}"
-            )
+            raise self._misshapen(info, shape)
         return info
+
+    def _misshapen(self, info: TensorInfo, shape: tuple[int, ...]) -> ModelFileError:
+        return ModelFileError(
+            f"{self.file.path}: tensor {info.name} has shape {list(info.shape)}, expected {list(shape)}"
+        )
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pintpot.errors import UsageError
+from pintpot.errors import MemoryLimitError, UsageError
 from pintpot.kernels.api import DeltaStateLayout, KVLayout, KVType
 from pintpot.runtime.cache import ModelState, layer_layouts
 from pintpot.spec import AttentionLayer, DeltaNetLayer, DenseFFN, LayerSpec, ModelSpec
@@ -115,3 +115,41 @@ def test_recurrent_state_keeps_all_or_nothing():
     assert s.keepable(0, 12, 12) == 12
     assert s.keepable(0, 12, 11) == 0
     assert s.keepable(0, 11, 11) == 0  # the state is still that of 12 tokens
+
+
+def test_sizes_in_bytes():
+    kv = KVLayout(2, 100, 2, 64, 32, KVType.F16, KVType.Q8_0)
+    assert kv.token_bytes == 2 * (64 * 2 + 34)
+    assert kv.nbytes == 2 * 100 * kv.token_bytes
+    assert DeltaStateLayout(3, 4, 16, 8, 64, 4).nbytes == 4 * 3 * (3 * 64 + 4 * 16 * 8)
+
+
+class NoMemory:
+    """A backend that must not be asked."""
+
+    def kv_cache(self, layout: KVLayout) -> SimpleNamespace:
+        raise AssertionError("allocated before it was checked")
+
+    delta_state = kv_cache
+
+
+@pytest.mark.parametrize(
+    ("mixer", "options", "says"),
+    [
+        (attention(0), {"ctx_tokens": 1 << 30}, r"context of 1,073,741,824 tokens takes 512\.0 GiB, .*\(-c\)"),
+        (attention(0), {"n_slots": 1 << 22}, r"takes .* GiB, this machine has 8\.0 GiB of memory: .*\(-c\)"),
+        (DeltaNetLayer(8, 2048, 8192, 8192, 4), {}, r"recurrent state takes 512\.\d GiB"),
+        (attention(0, head_dim=8192), {"ctx_tokens": 1 << 17, "n_batch": 1 << 17}, r"step .* \(-b\)"),
+    ],
+)
+def test_more_than_the_machine_has_is_refused_before_it_is_allocated(monkeypatch, mixer, options, says):
+    monkeypatch.setattr("pintpot.runtime.cache.memory_limit_bytes", lambda: 8 << 30)
+    sizes = {"n_slots": 1, "ctx_tokens": 100, "n_batch": 8} | options
+    with pytest.raises(MemoryLimitError, match=says) as caught:
+        ModelState(SimpleNamespace(spec=spec(mixer), ops=NoMemory()), **sizes)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_limit_refuses_nothing(monkeypatch):
+    monkeypatch.setattr("pintpot.runtime.cache.memory_limit_bytes", lambda: None)
+    assert state(spec(attention(0)), ctx_tokens=1 << 30).nbytes == 1 << 30
