@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from pintpot.cli.answer import Answering
 from pintpot.cli.chat import Chat
 from pintpot.llm import load
 from pintpot.runtime.sampler import SamplingParams
@@ -30,8 +31,7 @@ def converse(toy, monkeypatch, capfd):
             return line
 
         monkeypatch.setattr(builtins, "input", fake_input)
-        options = {"params": None, "max_tokens": 6, "stop": (), "ignore_eos": True, "logprobs": None}
-        chat = Chat(llm, SamplingParams(temperature=0), options, system=None, raw=False)
+        chat = Chat(llm, Answering(SamplingParams(temperature=0), max_tokens=6, ignore_eos=True))
         chat.loop()
         return chat, *capfd.readouterr()
 
@@ -73,7 +73,8 @@ def test_settings_change_and_are_shown(converse):
     chat, _, err = converse(
         "/set temperature 0.5", "/set parameter top_k 3", "/set seed 4", "/set num_predict 2", "/show", "hi"
     )
-    assert (chat._params.temperature, chat._params.top_k, chat._params.seed) == (0.5, 3, 4)
+    params = chat._how.params
+    assert (params.temperature, params.top_k, params.seed) == (0.5, 3, 4)
     assert "answer 2 tokens" in err
     assert "top_k" in err
 
@@ -87,6 +88,7 @@ def test_settings_change_and_are_shown(converse):
         ("/set temperature warm", "expected a number"),
         ("/set top_p 7", "between 0 and 1"),
         ("/set ctx 100", "-c"),
+        ("/set max_tokens 0", "max_tokens is 0"),
         ("hello " * 600, "context holds 512"),
     ],
 )
@@ -99,9 +101,16 @@ def test_mistakes_are_told_and_the_session_goes_on(converse, line, says):
 def test_system_message_and_clear_begin_anew(converse):
     chat, _, _ = converse("hello", "/set system be brief", "hi", "/clear", "/stats")
     assert chat._messages == []
-    assert chat._system == "be brief"
+    assert chat._how.system == "be brief"
 
 
 def test_several_lines_are_one_message(converse):
     chat, _, _ = converse('"""first', "second", 'third"""')
     assert chat._messages[0]["content"] == "first\nsecond\nthird"
+
+
+def test_stop_strings(converse):
+    chat, *_ = converse("/set seed 1", "hello")
+    text = chat._messages[1]["content"]
+    stopped, *_ = converse(f"/set stop {text[2:4]}", "hello")
+    assert stopped._messages[1]["content"] == text[: text.index(text[2:4])]

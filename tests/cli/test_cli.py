@@ -1,10 +1,15 @@
 """The command line as a user meets it: output, errors in one line, exit codes."""
 
+import inspect
 import json
 import subprocess
 import sys
 
 import pytest
+
+from pintpot.cli.run import run
+from pintpot.llm import load
+from pintpot.runtime.sampler import SamplingParams
 
 GREEDY = ("--temp", "0")
 
@@ -138,9 +143,28 @@ def test_bench_reports_each_test(pintpot, toy):
     result = pintpot("bench", toy(), "-p", "16,32", "-n", 4, "-r", 2, "-d", "0,8", "-o", "json")
     rows = json.loads(result.out)
     assert [r["test"] for r in rows] == ["pp16", "pp32", "pp16 @ d8", "pp32 @ d8", "tg4", "tg4 @ d8"]
-    assert all(r["tokens_s"] > 0 and len(r["samples_tokens_s"]) == 2 for r in rows)
+    for r in rows:
+        samples = r["samples_tokens_s"]
+        assert len(samples) == 2
+        assert min(samples) > 0
+        assert r["tokens_s"] == r["median_tokens_s"] == pytest.approx(sum(samples) / 2)
+        assert r["stddev_tokens_s"] == pytest.approx(abs(samples[0] - samples[1]) / 2**0.5)
     for style, begins in (("md", "| model"), ("csv", "model,"), ("table", "┏")):
         assert pintpot("bench", toy(), "-p", 8, "-n", 0, "-r", 1, "-o", style).out.startswith(begins)
+
+
+def test_bench_warms_up_with_the_whole_test(pintpot, toy, monkeypatch):
+    runs = []
+
+    def measured(kind):
+        return lambda engine, n, depth, rng: runs.append((kind, n, depth)) or float(len(runs))
+
+    monkeypatch.setattr("pintpot.runtime.measure.measure_prefill", measured("pp"))
+    monkeypatch.setattr("pintpot.runtime.measure.measure_decode", measured("tg"))
+    result = pintpot("bench", toy(), "-p", 64, "-n", 9, "-r", 3, "-d", 5, "-o", "json")
+    assert runs == [("pp", 64, 5)] * 4 + [("tg", 9, 5)] * 4
+    assert [r["samples_tokens_s"] for r in json.loads(result.out)] == [[2, 3, 4], [6, 7, 8]]
+    assert "runs once unmeasured first" in " ".join(pintpot("bench", "--help").out.replace("│", "").split())
 
 
 def test_synth_refuses_to_overwrite(pintpot, tmp_path):
@@ -173,6 +197,17 @@ def test_a_closed_pipe_is_silent(toy):
         process.stdout.close()
         errors = process.stderr.read()
     assert b"Traceback" not in errors
+
+
+def test_defaults_are_those_of_the_python_api():
+    flags = inspect.signature(run).parameters
+    names = {"temp": "temperature", "typical": "typical_p"}
+    api = SamplingParams()
+    for flag in list(flags)[list(flags).index("temp") : list(flags).index("seed")]:
+        assert flags[flag].default == getattr(api, names.get(flag, flag)), flag
+    loaded = inspect.signature(load).parameters
+    for flag, name in (("batch_size", "batch"), ("cache_type_k", "cache_type_k"), ("ctx_size", "ctx")):
+        assert flags[flag].default == loaded[name].default
 
 
 def test_help_needs_no_heavy_module():

@@ -1,23 +1,56 @@
-"""Showing an answer while it is made: streaming, Ctrl-C, progress, and the facts afterwards."""
+"""Asking for an answer and showing it while it is made: streaming, Ctrl-C, progress, and the facts after."""
 
 from __future__ import annotations
 
 import json
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from pintpot.cli.text import human_bytes, write_answer
-from pintpot.llm import LLM, Generation
+from pintpot.llm import LLM, Generation, Message
 from pintpot.runtime.engine import FinishReason
+from pintpot.runtime.sampler import SamplingParams
 
 # Below this many prompt tokens the first word comes before a progress line would be read.
 _PROGRESS_FROM_TOKENS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """How questions are put and answered; the fields are those of `LLM.generate`."""
+
+    params: SamplingParams
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+    logprobs: int | None = None
+    system: str | None = None
+    raw: bool = False  # continue the text, even where the model has a chat template
+
+    def continues_text(self, llm: LLM) -> bool:
+        """Whether texts go to the model as they are, outside of any conversation."""
+        return self.raw or llm.chat_template is None
+
+    def ask(self, llm: LLM, text: str, past: Sequence[Message] = ()) -> Generation:
+        """The answer to `text` after the messages of `past`, not yet begun."""
+        prompt: str | list[int] = text
+        if not self.continues_text(llm):
+            system = [{"role": "system", "content": self.system}] if self.system else []
+            prompt = llm.render([*system, *past, {"role": "user", "content": text}])
+        return llm.generate(
+            prompt,
+            max_tokens=self.max_tokens,
+            stop=self.stop,
+            logprobs=self.logprobs,
+            ignore_eos=self.ignore_eos,
+            params=self.params,
+        )
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -14,6 +14,18 @@ from pintpot.errors import UsageError
 
 if TYPE_CHECKING:
     from pintpot.llm import LLM
+
+
+class Test(NamedTuple):
+    """`n` tokens of a prompt (pp) or an answer (tg), timed after `depth` others."""
+
+    kind: str
+    n: int
+    depth: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}{self.n}" + (f" @ d{self.depth}" if self.depth else "")
 
 
 class OutputFormat(StrEnum):
@@ -43,16 +55,25 @@ def bench(
     cache_type_k: CacheTypeK = "f16",
     cache_type_v: CacheTypeV = "f16",
 ) -> None:
-    """Measure a model's speed on this machine (after one warm-up run of each test)."""
+    """Measure a model's speed on this machine.
+
+    Every test runs once unmeasured first, to warm up: weights come from disk, memory is touched, the CPU
+    reaches its clock. Tables show the mean and standard deviation of the repetitions; JSON has each of them,
+    and the median.
+    """
     from pintpot.llm import load
 
     prompts, gens, depths = _numbers("-p", n_prompt), _numbers("-n", n_gen), _numbers("-d", n_depth)
-    tests = [("pp", n, d) for d in depths for n in prompts if n] + [
-        ("tg", n, d) for d in depths for n in gens if n
+    tests = [
+        Test(kind, n, depth)
+        for kind, sizes in (("pp", prompts), ("tg", gens))
+        for depth in depths
+        for n in sizes
+        if n
     ]
     if not tests:
         raise UsageError("nothing to measure: give -p or -n a positive number")
-    ctx = max(max(d, 1) + n + 1 for _, n, d in tests)
+    ctx = max(max(t.depth, 1) + t.n + 1 for t in tests)
     llm = load(
         model,
         ctx=ctx,
@@ -61,10 +82,13 @@ def bench(
         cache_type_k=cache_type_k,
         cache_type_v=cache_type_v,
     )
-    rows = _measure(llm, tests, repetitions)
-    for row in rows:
-        row.update(batch_size=batch_size, cache_type_k=cache_type_k, cache_type_v=cache_type_v)
-    _print(rows, output)
+    facts = _facts(llm) | {
+        "batch_size": batch_size,
+        "cache_type_k": cache_type_k,
+        "cache_type_v": cache_type_v,
+    }
+    speeds = _measure(llm, tests, repetitions)
+    _print([facts | _row(test, samples) for test, samples in zip(tests, speeds, strict=True)], output)
 
 
 def _numbers(flag: str, text: str) -> list[int]:
@@ -77,50 +101,58 @@ def _numbers(flag: str, text: str) -> list[int]:
     return numbers
 
 
-def _measure(llm: LLM, tests: list[tuple[str, int, int]], repetitions: int) -> list[dict[str, Any]]:
-    import statistics
-
+def _measure(llm: LLM, tests: list[Test], repetitions: int) -> list[list[float]]:
+    """Tokens a second of each repetition of each test, after a run of it that does not count."""
     import numpy as np
     from rich.console import Console
     from rich.progress import Progress
 
-    from pintpot import __version__
     from pintpot.runtime.measure import measure_decode, measure_prefill
-    from pintpot.spec import summarize_types
 
     rng = np.random.default_rng(0)
-    rows = []
     console = Console(stderr=True)
+    speeds = []
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("measuring", total=len(tests) * (repetitions + 1))
-        for kind, n, depth in tests:
-            measure = measure_prefill if kind == "pp" else measure_decode
-            measure(llm.engine, min(n, 16), 0, rng)
-            progress.advance(task)
-            speeds = []
-            for _ in range(repetitions):
-                speeds.append(measure(llm.engine, n, depth, rng))
+        for test in tests:
+            measure = measure_prefill if test.kind == "pp" else measure_decode
+            samples = []
+            for _ in range(repetitions + 1):
+                samples.append(measure(llm.engine, test.n, test.depth, rng))
                 progress.advance(task)
-            rows.append(
-                {
-                    "model": llm.spec.name,
-                    "file": str(llm.path),
-                    "type": summarize_types(llm.file),
-                    "size_bytes": llm.memory.weights_bytes,
-                    "backend": f"CPU {llm.engine.model.ops.name}",
-                    "cpu": _cpu_name(),
-                    "threads": llm.n_threads,
-                    "test": f"{kind}{n}" + (f" @ d{depth}" if depth else ""),
-                    "n_prompt": n if kind == "pp" else 0,
-                    "n_gen": n if kind == "tg" else 0,
-                    "n_depth": depth,
-                    "tokens_s": statistics.mean(speeds),
-                    "stddev_tokens_s": statistics.stdev(speeds) if len(speeds) > 1 else 0.0,
-                    "samples_tokens_s": speeds,
-                    "version": __version__,
-                }
-            )
-    return rows
+            speeds.append(samples[1:])
+    return speeds
+
+
+def _facts(llm: LLM) -> dict[str, Any]:
+    from pintpot import __version__
+    from pintpot.spec import summarize_types
+
+    return {
+        "model": llm.spec.name,
+        "file": str(llm.path),
+        "type": summarize_types(llm.file),
+        "size_bytes": llm.memory.weights_bytes,
+        "backend": f"CPU {llm.engine.model.ops.name}",
+        "cpu": _cpu_name(),
+        "threads": llm.n_threads,
+        "version": __version__,
+    }
+
+
+def _row(test: Test, samples: list[float]) -> dict[str, Any]:
+    import statistics
+
+    return {
+        "test": test.name,
+        "n_prompt": test.n if test.kind == "pp" else 0,
+        "n_gen": test.n if test.kind == "tg" else 0,
+        "n_depth": test.depth,
+        "tokens_s": statistics.mean(samples),
+        "stddev_tokens_s": statistics.stdev(samples) if len(samples) > 1 else 0.0,
+        "median_tokens_s": statistics.median(samples),
+        "samples_tokens_s": samples,
+    }
 
 
 def _cpu_name() -> str:

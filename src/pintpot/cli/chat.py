@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import fields, replace
 from typing import Any
 
-from pintpot.cli.answer import stats_line, stream
+from pintpot.cli.answer import Answering, stats_line, stream
 from pintpot.cli.text import human_bytes, note
 from pintpot.errors import PintpotError, UsageError
 from pintpot.llm import LLM, Generation
 from pintpot.runtime.sampler import SamplingParams
 
 _HELP = '''\
-/set NAME VALUE       change a setting: {names}
+/set NAME VALUE       change a setting:
+{names}
 /set system TEXT      set the system message (and begin anew)
 /show                 the settings and the model
 /stats                speed and memory of the last answer
@@ -20,6 +22,8 @@ _HELP = '''\
 /bye                  leave (also Ctrl-D)
 """                   begin and end a message of several lines
 Ctrl-C                stop the answer; the conversation stays'''
+
+_SAMPLING = tuple(f.name for f in fields(SamplingParams) if f.name != "logit_bias")
 
 # What people type, beside the field's own name.
 _ALIASES = {
@@ -32,24 +36,23 @@ _ALIASES = {
 
 
 class Chat:
-    """One conversation. `options` are those of LLM.generate."""
+    """One conversation."""
 
-    def __init__(
-        self, llm: LLM, params: SamplingParams, options: dict[str, Any], *, system: str | None, raw: bool
-    ) -> None:
+    def __init__(self, llm: LLM, how: Answering) -> None:
         self._llm = llm
-        self._params = params
-        self._options = options
-        self._system = system
-        self._raw = raw or llm.chat_template is None
+        self._how = how
         self._messages: list[dict[str, str]] = []
         self._last: Generation | None = None
 
     def loop(self) -> None:
         """Reads and answers until /bye or the end of input."""
         _enable_line_editing()
-        mode = "text completion: the model has no chat template" if self._raw else "/help lists the commands"
-        note(f"{self._llm.spec.name} ({human_bytes(self._llm.memory.weights_bytes)}); {mode}")
+        mode = ""
+        if self._how.continues_text(self._llm):
+            why = "--raw" if self._how.raw else "the model has no chat template"
+            mode = f"text is continued, not answered ({why}); "
+        size = human_bytes(self._llm.memory.weights_bytes)
+        note(f"{self._llm.spec.name} ({size}); {mode}/help lists the commands")
         while True:
             try:
                 line = _read_message()
@@ -75,8 +78,8 @@ class Chat:
         if not command.startswith("/"):
             self._say(line)
         elif command in ("/help", "/?"):
-            names = ", ".join(f.name for f in fields(SamplingParams) if f.name != "logit_bias")
-            note(_HELP.format(names=f"{names}, max_tokens"))
+            names = textwrap.fill(", ".join([*_SAMPLING, "max_tokens", "stop"]), 78, initial_indent=" " * 4)
+            note(_HELP.format(names=names.replace("\n", "\n    ")))
         elif command == "/set":
             self._set(rest.strip())
         elif command == "/show":
@@ -90,15 +93,7 @@ class Chat:
             raise UsageError(f"{command}: no such command; /help lists them")
 
     def _say(self, text: str) -> None:
-        options = {**self._options, "params": self._params}
-        if self._raw:
-            generation = self._llm.generate(text, **options)
-        else:
-            system = [{"role": "system", "content": self._system}] if self._system else []
-            generation = self._llm.chat(
-                [*system, *self._messages, {"role": "user", "content": text}], **options
-            )
-        self._last = generation
+        generation = self._last = self._how.ask(self._llm, text, self._messages)
         stream(generation, show=True)
         print()  # noqa: T201
         note(stats_line(self._llm, generation))
@@ -109,36 +104,44 @@ class Chat:
 
     def _set(self, rest: str) -> None:
         name, _, value = rest.removeprefix("parameter ").strip().partition(" ")
-        value = value.strip()
-        if name == "system":
-            self._system = value.strip('"') or None
-            self._messages.clear()
-            note("system message set; the conversation begins anew")
-            return
-        name = name.replace("-", "_")
+        name, value = name.replace("-", "_"), value.strip()
         name = _ALIASES.get(name, name)
+        if name == "system":
+            self._set_system(value.strip('"'))
+            return
         if not value:
             raise UsageError("/set NAME VALUE: /help lists the names")
         if name == "ctx":
             raise UsageError("the context is fixed when the model loads: start again with -c")
         if name == "max_tokens":
             n = int(_number(name, value, int))
-            self._options["max_tokens"] = None if n < 0 else n
-        elif name in SamplingParams.__dataclass_fields__ and name != "logit_bias":
+            if n == 0:
+                raise UsageError("max_tokens is 0: expected a positive number, or -1 for no limit")
+            self._how = replace(self._how, max_tokens=None if n < 0 else n)
+        elif name == "stop":
+            self._how = replace(self._how, stop=(value.strip('"'),))
+        elif name in _SAMPLING:
             kind = float if isinstance(getattr(SamplingParams(), name), float) else int
             number = _number(name, value, kind)
             changed: dict[str, Any] = {name: None if name == "seed" and number < 0 else number}
-            self._params = replace(self._params, **changed)
+            self._how = replace(self._how, params=replace(self._how.params, **changed))
         else:
             raise UsageError(f"{name}: no such setting; /help lists them")
         note(f"{name} = {value}")
 
+    def _set_system(self, text: str) -> None:
+        if self._how.continues_text(self._llm):
+            raise UsageError("text is continued as it is: there is no place for a system message")
+        self._how = replace(self._how, system=text or None)
+        self._messages.clear()
+        note(f"system message {'set' if text else 'removed'}; the conversation begins anew")
+
     def _show(self) -> None:
-        for f in fields(SamplingParams):
-            if f.name != "logit_bias":
-                note(f"{f.name:18} {getattr(self._params, f.name)}")
-        note(f"{'max_tokens':18} {self._options['max_tokens'] or 'until it ends'}")
-        note(f"{'system':18} {self._system or ''}")
+        for name in _SAMPLING:
+            note(f"{name:18} {getattr(self._how.params, name)}")
+        note(f"{'stop':18} {', '.join(map(repr, self._how.stop))}")
+        note(f"{'max_tokens':18} {self._how.max_tokens or 'until it ends'}")
+        note(f"{'system':18} {self._how.system or ''}")
         spec, memory = self._llm.spec, self._llm.memory
         note(f"{'model':18} {spec.name} ({spec.arch}), {human_bytes(memory.weights_bytes)} weights")
         note(f"{'context':18} {self._llm.ctx_tokens:,} tokens, {human_bytes(memory.cache_bytes)} when full")

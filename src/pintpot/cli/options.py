@@ -1,16 +1,144 @@
-"""Flags that several commands share, named as llama.cpp names them."""
+"""The flags of commands that load a model, named as llama.cpp names them."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
 
+from pintpot.errors import UsageError
+
+_SAMPLING = "Sampling"
+_OUTPUT = "Output"
 _MACHINE = "Machine"
 
 Model: TypeAlias = Annotated[
     str, typer.Argument(help="A GGUF file, or `demo` for the built-in model.", show_default=False)
 ]
+
+# --- the prompt and the answer
+Prompt: TypeAlias = Annotated[
+    str | None,
+    typer.Argument(help="What to say; without it, a conversation (or standard input).", show_default=False),
+]
+PromptFile: TypeAlias = Annotated[
+    Path | None, typer.Option("-f", "--file", help="Read the prompt from a file.", show_default=False)
+]
+SystemPrompt: TypeAlias = Annotated[
+    str | None, typer.Option("-sys", "--system-prompt", help="System message.", show_default=False)
+]
+Raw: TypeAlias = Annotated[
+    bool, typer.Option("--raw", help="Continue the prompt as it is, without the chat template.")
+]
+NPredict: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "-n", "--predict", "--n-predict", min=-1, help="Most tokens to generate; -1: until it ends."
+    ),
+]
+Stop: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-r", "--reverse-prompt", "--stop", help="Stop at this text (repeatable).", show_default=False
+    ),
+]
+IgnoreEos: TypeAlias = Annotated[
+    bool, typer.Option("--ignore-eos", help="Go on after the end-of-generation token.")
+]
+
+# --- sampling
+Temperature: TypeAlias = Annotated[
+    float,
+    typer.Option(
+        "--temp",
+        "--temperature",
+        help="Temperature; 0: always the likeliest token.",
+        rich_help_panel=_SAMPLING,
+    ),
+]
+TopK: TypeAlias = Annotated[
+    int,
+    typer.Option("--top-k", help="Only the K likeliest tokens; 0: off.", rich_help_panel=_SAMPLING),
+]
+TopP: TypeAlias = Annotated[
+    float,
+    typer.Option(
+        "--top-p", help="Only the likeliest tokens that make up P; 1: off.", rich_help_panel=_SAMPLING
+    ),
+]
+MinP: TypeAlias = Annotated[
+    float,
+    typer.Option(
+        "--min-p", help="Only tokens P times as likely as the likeliest; 0: off.", rich_help_panel=_SAMPLING
+    ),
+]
+TypicalP: TypeAlias = Annotated[
+    float,
+    typer.Option(
+        "--typical", "--typical-p", help="Locally typical sampling; 1: off.", rich_help_panel=_SAMPLING
+    ),
+]
+RepeatPenalty: TypeAlias = Annotated[
+    float,
+    typer.Option(
+        "--repeat-penalty", help="Divides what repeated tokens score; 1: off.", rich_help_panel=_SAMPLING
+    ),
+]
+RepeatLastN: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "--repeat-last-n", help="Tokens penalties look back; 0: off, -1: all.", rich_help_panel=_SAMPLING
+    ),
+]
+FrequencyPenalty: TypeAlias = Annotated[
+    float,
+    typer.Option(
+        "--frequency-penalty", help="Taken off for each repetition; 0: off.", rich_help_panel=_SAMPLING
+    ),
+]
+PresencePenalty: TypeAlias = Annotated[
+    float,
+    typer.Option(
+        "--presence-penalty", help="Taken off once for any repetition; 0: off.", rich_help_panel=_SAMPLING
+    ),
+]
+Seed: TypeAlias = Annotated[
+    int,
+    typer.Option("-s", "--seed", min=-1, help="-1: different every time.", rich_help_panel=_SAMPLING),
+]
+LogitBias: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-l",
+        "--logit-bias",
+        metavar="ID(+/-)BIAS",
+        help="Make a token likelier or not: 15043+1 (repeatable).",
+        show_default=False,
+        rich_help_panel=_SAMPLING,
+    ),
+]
+
+# --- what is printed
+Logprobs: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--logprobs",
+        min=0,
+        help="With --json: log-probabilities, and those of the N likeliest tokens.",
+        show_default=False,
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Json: TypeAlias = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object instead of text.", rich_help_panel=_OUTPUT)
+]
+Quiet: TypeAlias = Annotated[
+    bool, typer.Option("-q", "--quiet", help="No speed and memory line.", rich_help_panel=_OUTPUT)
+]
+
+# --- how it is run
 CtxSize: TypeAlias = Annotated[
     int | None,
     typer.Option(
@@ -51,3 +179,14 @@ CacheTypeV: TypeAlias = Annotated[
         "-ctv", "--cache-type-v", help="Type of cached values: f32, f16, q8_0.", rich_help_panel=_MACHINE
     ),
 ]
+
+
+def parse_logit_bias(items: list[str]) -> dict[int, float]:
+    """`15043+1`, `15043-0.5`, `15043-inf` as llama.cpp writes them."""
+    biases = {}
+    for item in items:
+        parts = re.fullmatch(r"(\d+)([+-](?:inf|\d+\.?\d*))", item)
+        if parts is None:
+            raise UsageError(f"--logit-bias {item!r}: expected TOKEN_ID(+/-)BIAS, such as 15043+1")
+        biases[int(parts[1])] = float(parts[2])
+    return biases

@@ -2,118 +2,50 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
 import typer
 
-from pintpot.cli.options import BatchSize, CacheTypeK, CacheTypeV, CtxSize, Model, Threads
+from pintpot.cli import options as o
 from pintpot.errors import UsageError
 
 if TYPE_CHECKING:
-    from pintpot.llm import LLM
-
-_SAMPLING = "Sampling"
-_OUTPUT = "Output"
+    from pintpot.llm import LLM, Generation
 
 
 def run(
-    model: Model,
-    prompt: Annotated[
-        str | None,
-        typer.Argument(
-            help="What to say; without it, a conversation (or standard input).", show_default=False
-        ),
-    ] = None,
-    file: Annotated[
-        Path | None, typer.Option("-f", "--file", help="Read the prompt from a file.", show_default=False)
-    ] = None,
-    system: Annotated[
-        str | None, typer.Option("-sys", "--system-prompt", help="System message.", show_default=False)
-    ] = None,
-    raw: Annotated[
-        bool, typer.Option("--raw", help="Continue the prompt as it is, without the chat template.")
-    ] = False,
-    n_predict: Annotated[
-        int,
-        typer.Option(
-            "-n", "--predict", "--n-predict", min=-1, help="Most tokens to generate; -1: until it ends."
-        ),
-    ] = -1,
-    stop: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-r", "--reverse-prompt", "--stop", help="Stop at this text (repeatable).", show_default=False
-        ),
-    ] = None,
-    ignore_eos: Annotated[
-        bool, typer.Option("--ignore-eos", help="Go on after the end-of-generation token.")
-    ] = False,
-    temp: Annotated[
-        float,
-        typer.Option(
-            "--temp",
-            "--temperature",
-            help="Temperature; 0: always the likeliest token.",
-            rich_help_panel=_SAMPLING,
-        ),
-    ] = 0.8,
-    top_k: Annotated[int, typer.Option("--top-k", help="0: off.", rich_help_panel=_SAMPLING)] = 40,
-    top_p: Annotated[float, typer.Option("--top-p", help="1: off.", rich_help_panel=_SAMPLING)] = 0.95,
-    min_p: Annotated[float, typer.Option("--min-p", help="0: off.", rich_help_panel=_SAMPLING)] = 0.05,
-    typical: Annotated[
-        float, typer.Option("--typical", "--typical-p", help="1: off.", rich_help_panel=_SAMPLING)
-    ] = 1.0,
-    repeat_penalty: Annotated[
-        float, typer.Option("--repeat-penalty", help="1: off.", rich_help_panel=_SAMPLING)
-    ] = 1.0,
-    repeat_last_n: Annotated[
-        int,
-        typer.Option(
-            "--repeat-last-n", help="Tokens penalties look back; -1: all.", rich_help_panel=_SAMPLING
-        ),
-    ] = 64,
-    frequency_penalty: Annotated[float, typer.Option("--frequency-penalty", rich_help_panel=_SAMPLING)] = 0.0,
-    presence_penalty: Annotated[float, typer.Option("--presence-penalty", rich_help_panel=_SAMPLING)] = 0.0,
-    seed: Annotated[
-        int, typer.Option("-s", "--seed", help="-1: different every time.", rich_help_panel=_SAMPLING)
-    ] = -1,
-    logit_bias: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-l",
-            "--logit-bias",
-            metavar="ID(+/-)BIAS",
-            help="Make a token likelier or not: 15043+1 (repeatable).",
-            show_default=False,
-            rich_help_panel=_SAMPLING,
-        ),
-    ] = None,
-    logprobs: Annotated[
-        int | None,
-        typer.Option(
-            "--logprobs",
-            min=0,
-            help="With --json: log-probabilities, and those of the N likeliest tokens.",
-            show_default=False,
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = None,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object instead of text.", rich_help_panel=_OUTPUT)
-    ] = False,
-    quiet: Annotated[
-        bool, typer.Option("-q", "--quiet", help="No speed and memory line.", rich_help_panel=_OUTPUT)
-    ] = False,
-    ctx_size: CtxSize = None,
-    threads: Threads = None,
-    batch_size: BatchSize = 512,
-    cache_type_k: CacheTypeK = "f16",
-    cache_type_v: CacheTypeV = "f16",
+    model: o.Model,
+    prompt: o.Prompt = None,
+    file: o.PromptFile = None,
+    system: o.SystemPrompt = None,
+    raw: o.Raw = False,
+    n_predict: o.NPredict = -1,
+    stop: o.Stop = None,
+    ignore_eos: o.IgnoreEos = False,
+    temp: o.Temperature = 0.8,
+    top_k: o.TopK = 40,
+    top_p: o.TopP = 0.95,
+    min_p: o.MinP = 0.05,
+    typical: o.TypicalP = 1.0,
+    repeat_penalty: o.RepeatPenalty = 1.0,
+    repeat_last_n: o.RepeatLastN = 64,
+    frequency_penalty: o.FrequencyPenalty = 0.0,
+    presence_penalty: o.PresencePenalty = 0.0,
+    seed: o.Seed = -1,
+    logit_bias: o.LogitBias = None,
+    logprobs: o.Logprobs = None,
+    json_output: o.Json = False,
+    quiet: o.Quiet = False,
+    ctx_size: o.CtxSize = None,
+    threads: o.Threads = None,
+    batch_size: o.BatchSize = 512,
+    cache_type_k: o.CacheTypeK = "f16",
+    cache_type_v: o.CacheTypeV = "f16",
 ) -> None:
     """Run a model: answer PROMPT, or start a conversation."""
+    from pintpot.cli.answer import Answering, stream
     from pintpot.llm import load
     from pintpot.runtime.sampler import SamplingParams
 
@@ -127,16 +59,14 @@ def run(
         repeat_last_n=repeat_last_n,
         frequency_penalty=frequency_penalty,
         presence_penalty=presence_penalty,
-        seed=None if seed == -1 else seed,
-        logit_bias=parse_logit_bias(logit_bias or []),
+        seed=None if seed < 0 else seed,
+        logit_bias=o.parse_logit_bias(logit_bias or []),
     )
-    if n_predict == 0:
-        raise UsageError("-n 0 generates nothing: give a positive number, or -1 for no limit")
-    if logprobs is not None and not json_output:
-        raise UsageError("--logprobs needs --json")
-    if raw and system is not None:
-        raise UsageError("--raw takes no system prompt: put it into the prompt")
     text = _prompt_text(prompt, file)
+    _check_together(text, n_predict, logprobs, json_output=json_output, raw=raw, system=system)
+    how = Answering(
+        params, None if n_predict < 0 else n_predict, tuple(stop or ()), ignore_eos, logprobs, system, raw
+    )
     llm = load(
         model,
         ctx=ctx_size,
@@ -145,35 +75,18 @@ def run(
         cache_type_k=cache_type_k,
         cache_type_v=cache_type_v,
     )
-    options: dict[str, Any] = {
-        "params": params,
-        "max_tokens": None if n_predict < 0 else n_predict,
-        "stop": stop or (),
-        "ignore_eos": ignore_eos,
-        "logprobs": logprobs,
-    }
     if text is None:
-        if json_output:
-            raise UsageError("--json needs a prompt")
         from pintpot.cli.chat import Chat
 
-        Chat(llm, params, options, system=system, raw=raw).loop()
-        return
-    _answer_once(llm, text, system, raw or llm.chat_template is None, options, json_output, quiet)
-
-
-def parse_logit_bias(items: list[str]) -> dict[int, float]:
-    """`15043+1`, `15043-0.5`, `15043-inf` as llama.cpp writes them."""
-    biases = {}
-    for item in items:
-        parts = re.fullmatch(r"(\d+)([+-](?:inf|\d+\.?\d*))", item)
-        if parts is None:
-            raise UsageError(f"--logit-bias {item!r}: expected TOKEN_ID(+/-)BIAS, such as 15043+1")
-        biases[int(parts[1])] = float(parts[2])
-    return biases
+        Chat(llm, how).loop()
+    else:
+        generation = how.ask(llm, text)
+        stream(generation, show=not json_output)
+        _conclude(llm, generation, json_output=json_output, quiet=quiet)
 
 
 def _prompt_text(prompt: str | None, file: Path | None) -> str | None:
+    """The prompt from wherever it comes; None for a conversation at the terminal."""
     if prompt is not None and file is not None:
         raise UsageError("give a prompt or --file, not both")
     if file is not None:
@@ -188,32 +101,38 @@ def _prompt_text(prompt: str | None, file: Path | None) -> str | None:
     return prompt
 
 
-def _answer_once(
-    llm: LLM,
-    text: str,
-    system: str | None,
-    raw: bool,
-    options: dict[str, Any],
+def _check_together(
+    text: str | None,
+    n_predict: int,
+    logprobs: int | None,
+    *,
     json_output: bool,
-    quiet: bool,
+    raw: bool,
+    system: str | None,
 ) -> None:
-    from pintpot.cli.answer import result_json, stats_line, stream
-    from pintpot.cli.text import note
+    """Raises UsageError for flags that make no sense, alone or with each other."""
+    if n_predict == 0:
+        raise UsageError("-n 0 generates nothing: give a positive number, or -1 for no limit")
+    if logprobs is not None and not json_output:
+        raise UsageError("--logprobs needs --json")
+    if raw and system is not None:
+        raise UsageError("--raw takes no system prompt: put it into the prompt")
+    if json_output and text is None:
+        raise UsageError("--json needs a prompt")
 
-    if raw:
-        generation = llm.generate(text, **options)
-    else:
-        messages = [{"role": "system", "content": system}] if system else []
-        generation = llm.chat([*messages, {"role": "user", "content": text}], **options)
-    stream(generation, show=not json_output)
+
+def _conclude(llm: LLM, generation: Generation, *, json_output: bool, quiet: bool) -> None:
+    """What follows an answer: the JSON object, or the line of speed and memory; exits when interrupted."""
+    from pintpot.cli import EXIT_INTERRUPTED
+    from pintpot.cli.answer import result_json, stats_line
+    from pintpot.cli.text import note
+    from pintpot.runtime.engine import FinishReason
+
     if json_output:
         typer.echo(result_json(llm, generation))
     else:
         typer.echo()
         if not quiet:
             note(stats_line(llm, generation))
-    from pintpot.cli import EXIT_INTERRUPTED
-    from pintpot.runtime.engine import FinishReason
-
     if generation.finish_reason is FinishReason.CANCELLED:
         raise typer.Exit(EXIT_INTERRUPTED)

@@ -183,10 +183,7 @@ def _widest_activation(spec: ModelSpec) -> int:
     widest = spec.n_embd
     for layer in spec.layers:
         mixer, ffn = layer.mixer, layer.ffn
-        if isinstance(mixer, AttentionLayer):
-            width = mixer.n_head * mixer.head_dim_k
-        else:
-            width = mixer.conv_dim
+        width = mixer.n_head * mixer.head_dim_k if isinstance(mixer, AttentionLayer) else mixer.conv_dim
         n_ff = ffn.n_ff if isinstance(ffn, DenseFFN) else max(ffn.n_ff, ffn.n_ff_shared, ffn.n_ff_dense)
         widest = max(widest, width, n_ff)
     return widest

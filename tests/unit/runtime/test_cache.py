@@ -136,7 +136,11 @@ class NoMemory:
 @pytest.mark.parametrize(
     ("mixer", "options", "says"),
     [
-        (attention(0), {"ctx_tokens": 1 << 30}, r"context of 1,073,741,824 tokens takes 512\.0 GiB, .*\(-c\)"),
+        (
+            attention(0),
+            {"ctx_tokens": 1 << 30},
+            r"context of 1,073,741,824 tokens takes 512\.0 GiB, .*\(-c\)",
+        ),
         (attention(0), {"n_slots": 1 << 22}, r"takes .* GiB, this machine has 8\.0 GiB of memory: .*\(-c\)"),
         (DeltaNetLayer(8, 2048, 8192, 8192, 4), {}, r"recurrent state takes 512\.\d GiB"),
         (attention(0, head_dim=8192), {"ctx_tokens": 1 << 17, "n_batch": 1 << 17}, r"step .* \(-b\)"),
