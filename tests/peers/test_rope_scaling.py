@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from cases import prompt, relative_error
+from files import with_metadata
 from llama_oracle import LlamaCpp
 from ours import Ours
 
-from pintpot.gguf import GGUFFile, GGUFWriter, TensorDecl
 from pintpot.spec import RopeScaling
 from pintpot.synth import TOYS, write_model
 
@@ -36,24 +36,13 @@ def yarn_file(request, tmp_path_factory) -> Path:
     return path
 
 
-def with_scaling(source: Path, out: Path, changes: dict[str, str | float]) -> Path:
-    """A copy of `source` with other `rope.scaling` keys."""
-    file = GGUFFile.open(source)
-    metadata = {key: file.metadata[key] for key in file.metadata}
-    arch = metadata["general.architecture"]
-    metadata |= {f"{arch}.rope.scaling.{key}": value for key, value in changes.items()}
-    tensors = list(file.tensors.values())
-    with GGUFWriter(out, metadata, [TensorDecl(t.name, t.ggml_type, t.ne) for t in tensors]) as writer:
-        for t in tensors:
-            writer.write(t.name, file.data(t.name))
-    return out
-
-
 @pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
 def test_scaling_keys_mean_the_same(yarn_file, changes, tmp_path, ops) -> None:
     if changes.get("type") == "none" and yarn_file.stem == "gpt-oss":
         pytest.skip("llama.cpp stretches the windowed layers of gpt-oss whatever the type says")
-    path = with_scaling(yarn_file, tmp_path / "m.gguf", changes)
+    arch = TOYS[yarn_file.stem].arch
+    keys = {f"{arch}.rope.scaling.{key}": value for key, value in changes.items()}
+    path = with_metadata(yarn_file, tmp_path / "m.gguf", keys)
     tokens = prompt(TOYS[yarn_file.stem], 200)
     with LlamaCpp(path) as oracle:
         expected = oracle.step(tokens)
