@@ -25,7 +25,7 @@ from pintpot.runtime.engine import Engine, FinishReason, Request, Timings
 from pintpot.runtime.engine import Sequence as EngineSequence
 from pintpot.runtime.loader import load_model
 from pintpot.runtime.sampler import SamplingParams, TokenLogprob
-from pintpot.spec import ModelSpec
+from pintpot.spec import ModelSpec, measure
 from pintpot.store.resolve import resolve_model
 from pintpot.tokenizer import ChatTemplate, Tokenizer
 
@@ -42,7 +42,7 @@ MAX_CTX_TOKENS = 1 << 30
 class MemoryUse:
     """Bytes a loaded model takes. Weights are memory-mapped: the page cache holds them, once."""
 
-    weights_bytes: int
+    weights_bytes: int  # all tensors
     cache_bytes: int  # keys, values and recurrent state, when the context is full
 
 
@@ -154,7 +154,7 @@ class LLM:
 
     @property
     def memory(self) -> MemoryUse:
-        return MemoryUse(self.file.nbytes, self.engine.state.nbytes)
+        return MemoryUse(measure(self.file).weights_bytes, self.engine.state.nbytes)
 
     def generate(
         self,

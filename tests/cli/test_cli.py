@@ -81,6 +81,8 @@ def test_logit_bias_forces_a_token(pintpot, toy):
     ("args", "code", "says"),
     [
         (["run", "nosuch.gguf", "hi"], 1, "nosuch.gguf: no such file"),
+        (["run", "nosuch.gguf"], 1, "nosuch.gguf: no such file"),
+        (["run", "TOY", "hi", "-c", "1000000000"], 1, "choose a smaller context (-c)"),
         (["run", "TOY", "hi", "--top-p", "3"], 2, "top-p is 3.0"),
         (["run", "TOY", "hi", "-ctk", "q4"], 2, "cache type 'q4'"),
         (["run", "TOY", "hi", "-l", "x"], 2, "--logit-bias 'x'"),

@@ -133,7 +133,7 @@ def _facts(llm: LLM) -> dict[str, Any]:
         "file": str(llm.path),
         "type": summarize_types(llm.file),
         "size_bytes": llm.memory.weights_bytes,
-        "backend": f"CPU {llm.engine.model.ops.name}",
+        "backend": llm.engine.model.ops.name,
         "cpu": _cpu_name(),
         "threads": llm.n_threads,
         "version": __version__,

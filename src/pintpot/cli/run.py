@@ -12,7 +12,8 @@ from pintpot.cli import options as o
 from pintpot.errors import UsageError
 
 if TYPE_CHECKING:
-    from pintpot.llm import LLM, Generation
+    from pintpot.cli.answer import Answering
+    from pintpot.llm import LLM
 
 
 def run(
@@ -45,9 +46,10 @@ def run(
     cache_type_v: o.CacheTypeV = "f16",
 ) -> None:
     """Run a model: answer PROMPT, or start a conversation."""
-    from pintpot.cli.answer import Answering, stream
+    from pintpot.cli.answer import Answering
     from pintpot.llm import load
     from pintpot.runtime.sampler import SamplingParams
+    from pintpot.store.resolve import resolve_model
 
     params = SamplingParams(
         temperature=temp,
@@ -62,13 +64,14 @@ def run(
         seed=None if seed < 0 else seed,
         logit_bias=o.parse_logit_bias(logit_bias or []),
     )
+    path = resolve_model(model)
     text = _prompt_text(prompt, file)
     _check_together(text, n_predict, logprobs, json_output=json_output, raw=raw, system=system)
     how = Answering(
         params, None if n_predict < 0 else n_predict, tuple(stop or ()), ignore_eos, logprobs, system, raw
     )
     llm = load(
-        model,
+        path,
         ctx=ctx_size,
         threads=threads,
         batch=batch_size,
@@ -80,9 +83,7 @@ def run(
 
         Chat(llm, how).loop()
     else:
-        generation = how.ask(llm, text)
-        stream(generation, show=not json_output)
-        _conclude(llm, generation, json_output=json_output, quiet=quiet)
+        _answer_once(llm, how, text, json_output=json_output, quiet=quiet)
 
 
 def _prompt_text(prompt: str | None, file: Path | None) -> str | None:
@@ -121,13 +122,15 @@ def _check_together(
         raise UsageError("--json needs a prompt")
 
 
-def _conclude(llm: LLM, generation: Generation, *, json_output: bool, quiet: bool) -> None:
-    """What follows an answer: the JSON object, or the line of speed and memory; exits when interrupted."""
+def _answer_once(llm: LLM, how: Answering, text: str, *, json_output: bool, quiet: bool) -> None:
+    """The answer and the line of speed and memory, or the JSON object; exits when interrupted."""
     from pintpot.cli import EXIT_INTERRUPTED
-    from pintpot.cli.answer import result_json, stats_line
+    from pintpot.cli.answer import result_json, stats_line, stream
     from pintpot.cli.text import note
     from pintpot.runtime.engine import FinishReason
 
+    generation = how.ask(llm, text)
+    stream(generation, show=not json_output)
     if json_output:
         typer.echo(result_json(llm, generation))
     else:

@@ -68,9 +68,8 @@ def _optional_values(values: F32 | None) -> F32 | None:
 class CpuOps(Ops):
     """Every op on `n_threads` threads (the calling one included), for one caller at a time."""
 
-    name = "cpu"
-
     def __init__(self, n_threads: int) -> None:
+        self.name = f"CPU ({_native.active_isa().name})"
         self.engine = _native.Engine(n_threads)
 
     # --- load time -------------------------------------------------------------------------------
