@@ -30,6 +30,26 @@ def load(converted: Converted, folder):
     return load_model(GGUFFile.open(write(converted, folder / "model.gguf")), ReferenceOps())
 
 
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"ssm.state_size": 8192, "ssm.inner_size": 8192 * 6},
+        {"ssm.time_step_rank": 4096, "ssm.inner_size": 4096 * 8},
+        {"ssm.conv_kernel": 64},
+        {"attention.head_count": 4096},
+        {"attention.key_length": 8192},
+        {"feed_forward_length": 1 << 24},
+    ],
+)
+def test_sizes_that_the_tensors_do_not_have(sizes, tmp_path):
+    """Whatever the metadata claims, memory is asked for only once the tensors have agreed."""
+    converted = convert(CASES["qwen35"].build())
+    claimed = converted.metadata | {f"qwen35.{key}": value for key, value in sizes.items()}
+    with pytest.raises(ModelFileError, match=r"tensor blk\.\d\.\S+ has shape .*, expected ") as caught:
+        load(dataclasses.replace(converted, metadata=claimed), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_missing_tensor(qwen3, tmp_path):
     with pytest.raises(ModelFileError, match=r"model.gguf: tensor blk\.1\.attn_k\.weight is missing.*64, 48"):
         load(changed(qwen3, {"blk.1.attn_k.weight": None}), tmp_path)
