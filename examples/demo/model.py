@@ -1,7 +1,7 @@
 """A small Qwen3-MoE in PyTorch: the architecture of transformers' `Qwen3MoeForCausalLM`, for CPU training.
 
-Parameter names are its own (see `export.py` for GGUF's and transformers' names). Parameters are float32; under
-torch.autocast the products run in bfloat16.
+Parameter names are its own (see `export.py` for GGUF's and transformers' names). Parameters are float32;
+under torch.autocast the products run in bfloat16.
 """
 
 from __future__ import annotations
