@@ -1,9 +1,18 @@
 // The AVX-512 level (F, BW, DQ, VL, VNNI). Everything per-ISA has internal names: see matmul_kernels.h.
-#include "matmul_kernels.h"
+#include "simd/lanes_avx512.h"
+
+#include "formats_simd.inl"
+#include "matmul_float.inl"
+#include "matmul_simd.inl"
+#include "prepare_simd.inl"
 
 namespace pintpot {
-// The products have no kernels of this width yet.
-const MatmulKernels& matmul_kernels_avx512() { return matmul_kernels_avx2(); }
+
+const MatmulKernels& matmul_kernels_avx512() {
+  static constexpr MatmulKernels kernels{lanes::tile_fn, lanes::prepare_block, lanes::prepare_super};
+  return kernels;
+}
+
 }  // namespace pintpot
 
 #include "mixer_kernels.h"

@@ -309,6 +309,12 @@ void panel_tile(const TileArgs& a, int64_t token0, int64_t token1) {
       int64_t i = 0;
       for (; i + kPanelTokens <= n; i += kPanelTokens)
         multiply_tokens<Fmt, kPanelTokens>(a, panel, token0 + i, b, count, acc[i]);
+      if constexpr (kPanelTokens > 4) {
+        if (n - i >= 4) {
+          multiply_tokens<Fmt, 4>(a, panel, token0 + i, b, count, acc[i]);
+          i += 4;
+        }
+      }
       switch (n - i) {
         case 3: multiply_tokens<Fmt, 3>(a, panel, token0 + i, b, count, acc[i]); break;
         case 2: multiply_tokens<Fmt, 2>(a, panel, token0 + i, b, count, acc[i]); break;

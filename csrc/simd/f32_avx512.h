@@ -1,15 +1,9 @@
 // F32x16 on AVX-512 (F, BW, DQ, VL): one register. The interface is described in f32_scalar.h.
 #pragma once
 
-// GCC 12 takes the deliberately undefined operands inside its own intrinsics for mistakes (GCC bug 105593).
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#endif
-
-#include <immintrin.h>
-
 #include <cstdint>
+
+#include "simd/avx512_intrinsics.h"
 
 namespace pintpot::avx512 {
 

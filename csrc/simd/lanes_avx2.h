@@ -33,8 +33,6 @@ PP_INLINE VInt from_signed(VInt s) { return s; }
 
 PP_INLINE VInt zero() { return _mm256_setzero_si256(); }
 PP_INLINE VFloat zero_float() { return _mm256_setzero_ps(); }
-PP_INLINE VInt load_int(const void* p) { return _mm256_load_si256(static_cast<const __m256i*>(p)); }
-PP_INLINE void store(void* p, VInt v) { _mm256_store_si256(static_cast<__m256i*>(p), v); }
 PP_INLINE VFloat load_float(const float* p) { return _mm256_load_ps(p); }
 PP_INLINE void store_float(float* p, VFloat v) { _mm256_store_ps(p, v); }
 PP_INLINE VFloat loadu_float(const float* p) { return _mm256_loadu_ps(p); }
