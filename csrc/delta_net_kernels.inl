@@ -146,29 +146,75 @@ struct DeltaBlock {
                                      state + r * kPanelLanes, kPanelLanes);
     });
   }
+};
 
-  void finish() {
-    const int64_t ld = round_lanes(t.dim_v);
-    for (int64_t i = 0; i < n; ++i) {
-      const float* o = out + i * ld;
-      const float mean = sum_squares(o, t.dim_v) / static_cast<float>(t.dim_v);
-      const F32x16 inv = set1(1.0f / __builtin_sqrtf(mean + t.eps));
-      for (int64_t c = 0; c < t.dim_v; c += kPanelLanes) {
-        const int64_t m = t.dim_v - c < kPanelLanes ? t.dim_v - c : kPanelLanes;
-        const F32x16 y = mul(mul(load(o + c), inv), load_part(t.norm + c, m));
-        const F32x16 gate = silu(load_part(t.z + (first + i) * t.ld_z + c, m));
-        store_part(t.out + (first + i) * t.ld_out + c, mul(y, gate), m);
+// RMSNorm, weight and gate of one token's o.
+inline void finish_token(const DeltaTask& t, int64_t token, const float* o) {
+  const float mean = sum_squares(o, t.dim_v) / static_cast<float>(t.dim_v);
+  const F32x16 inv = set1(1.0f / __builtin_sqrtf(mean + t.eps));
+  for (int64_t c = 0; c < t.dim_v; c += kPanelLanes) {
+    const int64_t m = t.dim_v - c < kPanelLanes ? t.dim_v - c : kPanelLanes;
+    const F32x16 y = mul(mul(load(o + c), inv), load_part(t.norm + c, m));
+    const F32x16 gate = silu(load_part(t.z + token * t.ld_z + c, m));
+    store_part(t.out + token * t.ld_out + c, mul(y, gate), m);
+  }
+}
+
+inline float dot(const float* a, const float* b, int64_t n) {
+  F32x16 sum = zero();
+  for (int64_t i = 0; i < n; i += kPanelLanes) {
+    const int64_t m = n - i < kPanelLanes ? n - i : kPanelLanes;
+    sum = fma(load_part(a + i, m), load_part(b + i, m), sum);
+  }
+  return hsum(sum);
+}
+
+// A token alone (decode) needs no block: the recurrence itself, with
+//   d = beta (v - e^g S^T k);  o = e^g S^T q + (q.k) d;  S' = e^g S + k d^T
+inline void delta_token(const DeltaTask& t, int64_t token) {
+  const float* k = t.k + token * t.ld_qk;
+  const float* q = t.q + token * t.ld_qk;
+  const F32x16 decay = exp(set1(t.g[token * t.ld_gate])), beta = set1(t.beta[token * t.ld_gate]);
+  const F32x16 qk = set1(dot(q, k, t.dim_k));
+  float* o = t.scratch;
+  for (int64_t c = 0; c < t.dim_v; c += kPanelLanes) {
+    float* state = t.state + c * t.dim_k;
+    F32x16 u[2] = {zero(), zero()}, r[2] = {zero(), zero()};  // S^T k and S^T q, for even and odd i
+    int64_t i = 0;
+    for (; i + 2 <= t.dim_k; i += 2)
+#pragma GCC unroll 2
+      for (int64_t j = 0; j < 2; ++j) {
+        const F32x16 s = load(state + (i + j) * kPanelLanes);
+        u[j] = fma(set1(k[i + j]), s, u[j]);
+        r[j] = fma(set1(q[i + j]), s, r[j]);
       }
+    if (i < t.dim_k) {
+      const F32x16 s = load(state + i * kPanelLanes);
+      u[0] = fma(set1(k[i]), s, u[0]);
+      r[0] = fma(set1(q[i]), s, r[0]);
+    }
+    const F32x16 v = load(t.v + token * t.ld_v + c);
+    const F32x16 d = mul(beta, sub(v, mul(decay, add(u[0], u[1]))));
+    store(o + c, fma(qk, d, mul(decay, add(r[0], r[1]))));
+    for (i = 0; i < t.dim_k; ++i) {
+      float* s = state + i * kPanelLanes;
+      store(s, fma(set1(k[i]), d, mul(load(s), decay)));
     }
   }
-};
+  finish_token(t, token, o);
+}
 
 void delta(const DeltaTask& t) {
   for (int64_t first = 0; first < t.n; first += kDeltaBlock) {
-    DeltaBlock block(t, first, t.n - first < kDeltaBlock ? t.n - first : kDeltaBlock);
+    const int64_t n = t.n - first < kDeltaBlock ? t.n - first : kDeltaBlock;
+    if (n == 1) {
+      delta_token(t, first);
+      continue;
+    }
+    DeltaBlock block(t, first, n);
     block.gates();
     block.dots();
     for (int64_t s = 0; s < round_lanes(t.dim_v) / kPanelLanes; ++s) block.strip(s);
-    block.finish();
+    for (int64_t i = 0; i < n; ++i) finish_token(t, first + i, block.out + i * round_lanes(t.dim_v));
   }
 }
