@@ -1,7 +1,7 @@
 // Shared by the binding files: array types that check dtype, rank and contiguity at the border.
 //
-// Ops write into `out` arrays that Python allocates. The GIL is released around every op; an Engine must
-// not be used from two threads at once. Layers keep the memory of their weights alive (nb::keep_alive or a
+// Ops write into `out` arrays that Python allocates. The GIL is released around every op; an Engine that another
+// thread is using is refused. Layers keep the memory of their weights alive (nb::keep_alive or a
 // stored nb::object).
 #pragma once
 
@@ -30,6 +30,16 @@ inline auto array_arg(const char* name) { return nb::arg(name).noconvert(); }
 struct BoundMatrix {
   Matrix m;
   nb::object keep;
+};
+
+// Held by an op while it runs: the engine is its own, and other threads may run Python.
+class OpScope {
+ public:
+  explicit OpScope(Engine& engine) : lease_(engine) {}
+
+ private:
+  EngineLease lease_;
+  nb::gil_scoped_release release_;
 };
 
 void bind_core(nb::module_& m);

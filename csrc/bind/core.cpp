@@ -26,8 +26,13 @@ void bind_core(nb::module_& m) {
           nb::arg("n_threads"))
       .def_prop_ro("n_threads", [](const Engine& e) { return e.pool.size(); })
       .def_prop_ro("scratch_bytes", [](const Engine& e) { return e.ws.allocated_bytes(); })
-      .def("set_poison", [](Engine& e, bool on) { e.ws.set_poison(on); }, nb::arg("on"),
-           "Fill scratch memory with NaN before each use (tests).");
+      .def(
+          "set_poison",
+          [](Engine& e, bool on) {
+            const EngineLease lease(e);
+            e.ws.set_poison(on);
+          },
+          nb::arg("on"), "Fill scratch memory with NaN before each use (tests).");
 
   nb::class_<BoundMatrix>(m, "Matrix", "A read-only view of n_mats weight matrices in GGUF blocks.")
       .def(

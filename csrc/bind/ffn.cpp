@@ -131,7 +131,7 @@ void check_pairs(const auto& a, int64_t n, const MoELayer& l, const char* messag
 
 void py_ffn(Engine& e, const BoundFFN& layer, const RowsF32& x, const OutF32& out) {
   const int64_t n = check_rows(x, out, layer.w.n_embd(), 1);
-  nb::gil_scoped_release release;
+  const OpScope scope(e);
   ffn(e, layer.w, x.data(), n, out.data());
 }
 
@@ -142,7 +142,7 @@ void py_moe(Engine& e, const BoundMoE& bound, const RowsF32& x, const OutF32& ou
   const float* router = rows_data(router_x, n, l.router.cols, "moe: router_x does not have the shape of x");
   if (routes) check_pairs(*routes, n, l, "moe: routes is not [n_tokens, n_expert_used]");
   int32_t* ids = routes ? routes->data() : nullptr;
-  nb::gil_scoped_release release;
+  const OpScope scope(e);
   moe(e, l, x.data(), router, n, out.data(), ids);
 }
 
@@ -153,7 +153,7 @@ void py_moe_route(Engine& e, const BoundMoE& bound, const RowsF32& x, const OutI
   check(static_cast<int64_t>(x.shape(1)) == l.router.cols, "moe_route: x does not have the router's width");
   check_pairs(ids, n, l, "moe_route: ids is not [n_tokens, n_expert_used]");
   check_pairs(weights, n, l, "moe_route: weights is not [n_tokens, n_expert_used]");
-  nb::gil_scoped_release release;
+  const OpScope scope(e);
   moe_route(e, l, x.data(), n, ids.data(), weights.data());
 }
 
@@ -165,7 +165,7 @@ void py_moe_experts(Engine& e, const BoundMoE& bound, const RowsF32& x, const Ou
   check_pairs(weights, n, l, "moe_experts: weights is not [n_tokens, n_expert_used]");
   for (int64_t p = 0; p < n * l.n_expert_used; ++p)
     check(ids.data()[p] < l.n_expert, "moe_experts: an id is not below n_expert");
-  nb::gil_scoped_release release;
+  const OpScope scope(e);
   moe_experts(e, l, x.data(), n, ids.data(), weights.data(), with_shared, out.data());
 }
 

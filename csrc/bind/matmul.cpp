@@ -26,7 +26,7 @@ void py_matmul(Engine& engine, const BoundMatrix& w, int64_t mat, const RowsF32&
   const float* b = bias ? bias->data() : nullptr;
   const float* xp = x.data();
   float* op = out.data();
-  nb::gil_scoped_release release;
+  const OpScope scope(engine);
   matmul(engine.pool, engine.ws, w.m, mat, xp, w.m.cols, n, b, op, w.m.rows);
 }
 

@@ -118,14 +118,14 @@ void check_io(const Layer& layer, const RowsF32& x, const Batch& batch, const Ou
 void py_attention(Engine& engine, const BoundAttention& a, const RowsF32& x, KVCache& cache,
                   const Batch& batch, const OutF32& out) {
   check_io(a.layer, x, batch, out);
-  nb::gil_scoped_release release;
+  const OpScope scope(engine);
   attention(engine, a.layer, x.data(), cache, batch, out.data());
 }
 
 void py_delta_net(Engine& engine, const BoundDeltaNet& d, const RowsF32& x, DeltaState& state,
                   const Batch& batch, const OutF32& out) {
   check_io(d.layer, x, batch, out);
-  nb::gil_scoped_release release;
+  const OpScope scope(engine);
   delta_net(engine, d.layer, x.data(), state, batch, out.data());
 }
 

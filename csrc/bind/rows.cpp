@@ -34,7 +34,7 @@ void py_rms_norm(Engine& e, const RowsF32& x, const std::optional<VectorF32>& we
   if (!same_shape(x, out) || (weight && weight->shape(0) != x.shape(1)))
     throw nb::value_error("rms_norm: weight or out does not have the width of x");
   const float *xp = x.data(), *wp = weight ? weight->data() : nullptr;
-  nb::gil_scoped_release release;
+  const OpScope scope(e);
   rms_norm(e.pool, xp, wp, eps, rows_of(x), width_of(x), out.data());
 }
 
@@ -42,24 +42,24 @@ void py_add_rms_norm(Engine& e, const OutF32& x, const RowsF32& delta, const Vec
                      const OutF32& out) {
   if (!same_shape(x, out) || !same_shape(x, delta) || weight.shape(0) != x.shape(1))
     throw nb::value_error("add_rms_norm: delta, weight or out does not have the shape of x");
-  nb::gil_scoped_release release;
+  const OpScope scope(e);
   add_rms_norm(e.pool, x.data(), delta.data(), weight.data(), eps, rows_of(x), width_of(x), out.data());
 }
 
 void py_add(Engine& e, const OutF32& x, const RowsF32& delta) {
   if (!same_shape(x, delta)) throw nb::value_error("add: delta does not have the shape of x");
-  nb::gil_scoped_release release;
+  const OpScope scope(e);
   add(e.pool, x.data(), delta.data(), rows_of(x) * width_of(x));
 }
 
 void py_scale(Engine& e, const OutF32& x, float factor) {
-  nb::gil_scoped_release release;
+  const OpScope scope(e);
   scale(e.pool, x.data(), factor, rows_of(x) * width_of(x));
 }
 
 void py_softcap(Engine& e, const OutF32& x, float cap) {
   if (!(cap > 0)) throw nb::value_error("softcap: the cap must be positive");
-  nb::gil_scoped_release release;
+  const OpScope scope(e);
   softcap(e.pool, x.data(), cap, rows_of(x) * width_of(x));
 }
 
@@ -67,7 +67,7 @@ void py_gated(Engine& e, const RowsF32& gate, const RowsF32& up, const char* act
   if (!same_shape(gate, up) || !same_shape(gate, out))
     throw nb::value_error("gated: gate, up and out differ in shape");
   const Activation a = parse_activation(activation);
-  nb::gil_scoped_release release;
+  const OpScope scope(e);
   gated(e.pool, a, gate.data(), up.data(), rows_of(gate) * width_of(gate), out.data());
 }
 
@@ -81,7 +81,7 @@ void py_embed(Engine& e, const BoundMatrix& w, const VectorI32& tokens, const Ou
       throw nb::value_error(("token id " + std::to_string(token) + " is outside the embedding's " +
                              std::to_string(w.m.rows) + " rows").c_str());
   }
-  nb::gil_scoped_release release;
+  const OpScope scope(e);
   embed(e.pool, w.m, tokens.data(), n, out.data());
 }
 
