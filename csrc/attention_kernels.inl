@@ -106,6 +106,47 @@ inline void softmax_row(float* s, int64_t g0, int64_t g1, int64_t lo, int64_t hi
   l = l * keep + hsum(sum);
 }
 
+// Keys [begin, end) of a block, and the position of the block's first key.
+struct BlockKeys {
+  int64_t base, begin, end;
+
+  // Those that row r sees; none where end <= begin.
+  BlockKeys seen(const AttendTask& t, int64_t r) const {
+    const int64_t pos = t.pos0 + r / t.group - base;  // of the query, within the block
+    const int64_t oldest = pos + 1 - t.window;
+    return {base, oldest > begin ? oldest : begin, pos + 1 < end ? pos + 1 : end};
+  }
+};
+
+template <class Panel>
+inline bool all_finite(Panel panel, int64_t begin, int64_t end) {
+  F32x16 zeros = zero();  // until 0 * NaN or 0 * infinity
+  panel.begin(0);
+  for (int64_t i = begin; i < end; ++i) zeros = fma(panel.at(i), zero(), zeros);
+  return hsum(zeros) == 0.0f;
+}
+
+// Adds a strip of a block's values, weighted, to every row's sums. `all_seen`: every row sees every key.
+template <class Panel>
+inline void mix_values(const AttendTask& t, const AttendScratch& w, Panel panel, int64_t strip, const BlockKeys& keys,
+                       bool all_seen) {
+  const int64_t ld_o = round_lanes(t.kv.dim_v);
+  float* out = t.o + strip * kPanelLanes;
+  const auto mix = [&](auto rows, int64_t r, int64_t begin, int64_t end) {
+    row_mix<decltype(rows)::value>(w.scores + r * kKvBlock, kKvBlock, 1, begin, end, panel, w.keep + r, 1,
+                                   out + r * ld_o, ld_o);
+  };
+  if (all_seen || all_finite(panel, keys.begin, keys.end)) {
+    for_row_tiles(t.rows, [&](auto rows, int64_t r) { mix(rows, r, keys.begin, keys.end); });
+    return;
+  }
+  // A weight of 0 would not keep a NaN that another row sees out of this one.
+  for (int64_t r = 0; r < t.rows; ++r) {
+    const BlockKeys seen = keys.seen(t, r);
+    if (seen.begin < seen.end) mix(Rows<1>{}, r, seen.begin, seen.end);
+  }
+}
+
 void attend(const AttendTask& t) {
   const AttendScratch w = carve(t);
   const KvHead& kv = t.kv;
@@ -141,19 +182,15 @@ void attend(const AttendTask& t) {
         with_keys(kv, k_block, g, products);
       }
     }
+    const BlockKeys keys{base, k0, k1};
+    bool all_seen = true;
     for (int64_t r = 0; r < t.rows; ++r) {
-      const int64_t pos = t.pos0 + r / t.group - base;  // of the query, within the block
-      const int64_t lo = pos + 1 - t.window > k0 ? pos + 1 - t.window : k0;
-      const int64_t hi = pos + 1 < k1 ? pos + 1 : k1;
-      softmax_row(w.scores + r * kKvBlock, g0, g1, lo, hi, t.softcap, t.m[r], t.l[r], w.keep[r]);
+      const BlockKeys seen = keys.seen(t, r);
+      all_seen &= seen.begin == k0 && seen.end == k1;
+      softmax_row(w.scores + r * kKvBlock, g0, g1, seen.begin, seen.end, t.softcap, t.m[r], t.l[r], w.keep[r]);
     }
     for (int64_t s = 0; s < strips; ++s) {
-      const auto mix = [&](auto panel) {
-        for_row_tiles(t.rows, [&](auto rows, int64_t r) {
-          row_mix<decltype(rows)::value>(w.scores + r * kKvBlock, kKvBlock, 1, k0, k1, panel, w.keep + r, 1,
-                                         t.o + r * ld_o + s * kPanelLanes, ld_o);
-        });
-      };
+      const auto mix = [&](auto panel) { mix_values(t, w, panel, s, keys, all_seen); };
       if (unpack_v) {
         with_values(kv, v_block, s, [&](auto panel) { unpack(panel, k0, k1, w.values); });
         mix(PanelF32{w.values});
@@ -224,15 +261,19 @@ void prepare_head(const HeadTask& t) {
   }
 }
 
-// 32 floats as int8 with one scale (GGUF's Q8_0).
+// 32 floats as int8 with one scale (GGUF's Q8_0). The scale is NaN where a value is not finite, so that it stays
+// visible.
 inline uint16_t quantize_32(const float* x, int8_t* q, int64_t stride) {
   float top = 0.0f;
+  bool finite = true;
   for (int i = 0; i < 32; ++i) {
     const float a = __builtin_fabsf(x[i]);
+    finite &= a <= __FLT_MAX__;
     top = a > top ? a : top;
   }
-  const float d = top / 127.0f, inv = d > 0.0f ? 1.0f / d : 0.0f;
-  for (int i = 0; i < 32; ++i) q[i * stride] = static_cast<int8_t>(__builtin_lrintf(x[i] * inv));
+  const float d = finite ? top / 127.0f : __builtin_nanf("");
+  const float inv = d > 0.0f ? 1.0f / d : 0.0f;
+  for (int i = 0; i < 32; ++i) q[i * stride] = finite ? static_cast<int8_t>(__builtin_lrintf(x[i] * inv)) : 0;
   uint16_t h[kPanelLanes];
   store_f16(h, set1(d));
   return h[0];

@@ -1,4 +1,4 @@
-"""Fixtures of the kernel tests: every instruction-set level of this CPU, engines with poisoned scratch."""
+"""Fixtures of the kernel tests: every instruction-set level, engines with poisoned scratch."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import pytest
 
 from pintpot import _native
 
-ISA_LEVELS = [level for level in _native.Isa if level <= _native.detect_isa()]
 
-
-@pytest.fixture(params=ISA_LEVELS, ids=lambda level: level.name)
+@pytest.fixture(params=list(_native.Isa), ids=lambda level: level.name)
 def isa(request: pytest.FixtureRequest) -> Iterator[_native.Isa]:
     """Runs the test once for each kernel level, which is in force meanwhile."""
+    if request.param > _native.detect_isa():
+        pytest.skip(f"this CPU lacks the {request.param.name} level")
     before = _native.active_isa()
     assert _native.set_isa(request.param)
     yield request.param

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,18 +9,7 @@ import numpy as np
 
 from pintpot import _native
 
-ISAS = [isa for isa in _native.Isa if isa <= _native.detect_isa()]
 F32 = 0  # ggml_type
-
-
-@contextmanager
-def forced_isa(isa: Any) -> Iterator[None]:
-    before = _native.active_isa()
-    assert _native.set_isa(isa)
-    try:
-        yield
-    finally:
-        _native.set_isa(before)
 
 
 def matrix(w: np.ndarray) -> Any:

@@ -10,17 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mixer_reference import ISAS, Attention, batch, forced_isa, matrix, relative_error
+from mixer_reference import Attention, batch, matrix, relative_error
 
 from pintpot import _native
 
 TOLERANCE = {"f32": 5e-6, "f16": 2e-4, "q8_0": 3e-3}
 
-
-@pytest.fixture(params=ISAS, ids=[isa.name for isa in ISAS], autouse=True)
-def _isa(request: pytest.FixtureRequest) -> Any:
-    with forced_isa(request.param):
-        yield
+pytestmark = pytest.mark.usefixtures("isa")
 
 
 def tokens(n: int, width: int, seed: int = 1) -> np.ndarray:
@@ -150,6 +146,24 @@ def test_stale_rows_of_a_slot_do_not_leak() -> None:
     for past, n in ((0, 1), (1, 3), (4, 66)):
         step, b = x[past : past + n], batch((0, past, n))
         np.testing.assert_array_equal(a.run(step, layer, used, b), a.run(step, layer, fresh, b))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("kind", ["f32", "f16", "q8_0"])
+@pytest.mark.parametrize("n", [3, 70])  # few rows read the stored values, many an unpacked block
+def test_a_token_that_is_not_finite_reaches_those_that_see_it_and_no_others(
+    n: int, kind: str, bad: float
+) -> None:
+    for window in (None, 9):
+        a = Attention(n_rot=32, window=window)
+        layer, x, at = a.layer(), tokens(n, a.n_embd), n // 2
+        clean = a.run(x, layer, a.cache(1, 128, kind), batch((0, 0, n)))
+        x[at] = bad
+        got = a.run(x, layer, a.cache(1, 128, kind), batch((0, 0, n)))
+        end = min(n, at + (window or n))
+        np.testing.assert_array_equal(got[:at], clean[:at])
+        assert not np.isfinite(got[at:end]).any()
+        np.testing.assert_array_equal(got[end:], clean[end:])
 
 
 def test_large_scores_do_not_overflow() -> None:

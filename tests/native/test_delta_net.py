@@ -6,17 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mixer_reference import ISAS, DeltaNet, batch, forced_isa, relative_error
+from mixer_reference import DeltaNet, batch, relative_error
 
 from pintpot import _native
 
 TOLERANCE = 2e-5
 
-
-@pytest.fixture(params=ISAS, ids=[isa.name for isa in ISAS], autouse=True)
-def _isa(request: pytest.FixtureRequest) -> Any:
-    with forced_isa(request.param):
-        yield
+pytestmark = pytest.mark.usefixtures("isa")
 
 
 def tokens(n: int, width: int, seed: int = 1) -> np.ndarray:

@@ -148,6 +148,8 @@ def test_same_bits_for_any_batch_threads_and_tiles(
 def test_simd_levels_agree_in_every_bit(engine: _native.Engine, kind: GGMLType) -> None:
     """Blocks are summed in integers and added in order with fused multiply-adds, at any vector width."""
     levels = [level for level in _native.Isa if _native.Isa.scalar < level <= _native.detect_isa()]
+    if len(levels) < 2:
+        pytest.skip("this CPU lacks the avx512 level")
     before = _native.active_isa()
     w = matrix(blocks(kind, 40, 1024), kind, 40, 1024)
     x = inputs(11, 1024)
