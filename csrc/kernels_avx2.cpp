@@ -1,15 +1,16 @@
 // The AVX2 level (with FMA and F16C). Everything here lives in an unnamed namespace: see matmul_kernels.h.
 #include "simd/lanes_avx2.h"
 
-#include "formats_simd.inl"
+#include "matmul_few.inl"
 #include "matmul_float.inl"
-#include "matmul_simd.inl"
+#include "matmul_many.inl"
 #include "prepare_simd.inl"
 
 namespace pintpot {
 
 const MatmulKernels& matmul_kernels_avx2() {
-  static constexpr MatmulKernels kernels{lanes::tile_fn, lanes::prepare_block, lanes::prepare_super};
+  static constexpr MatmulKernels kernels{lanes::float_fn, lanes::few_fn, lanes::many_fn, lanes::prepare_block,
+                                         lanes::prepare_super};
   return kernels;
 }
 

@@ -1,15 +1,16 @@
 // The AVX-512 level (F, BW, DQ, VL, VNNI). Everything per-ISA has internal names: see matmul_kernels.h.
 #include "simd/lanes_avx512.h"
 
-#include "formats_simd.inl"
 #include "matmul_float.inl"
-#include "matmul_simd.inl"
+#include "matmul_many.inl"
 #include "prepare_simd.inl"
 
 namespace pintpot {
 
 const MatmulKernels& matmul_kernels_avx512() {
-  static constexpr MatmulKernels kernels{lanes::tile_fn, lanes::prepare_block, lanes::prepare_super};
+  // Transposing rows into 512-bit vectors costs more than the wider products save where codes are used once or twice.
+  static constexpr MatmulKernels kernels{lanes::float_fn, few_fn_vnni256, lanes::many_fn, lanes::prepare_block,
+                                         lanes::prepare_super};
   return kernels;
 }
 

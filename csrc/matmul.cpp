@@ -94,7 +94,9 @@ void mul_tile(const Matrix& w, int64_t mat, int64_t row0, int64_t row1, const st
                       .n = n,
                       .out = out + row0,
                       .ld_out = ld_out};
-  kernels().tile(w.type)(args);
+  const MatmulKernels& k = kernels();
+  const auto choose = act_kind(w.type) == ActKind::f32 ? k.floats : n <= kFewTokens ? k.few : k.many;
+  choose(w.type)(args);
 }
 
 void matmul(ThreadPool& pool, Workspace& ws, const Matrix& w, int64_t mat, const float* x, int64_t ldx,

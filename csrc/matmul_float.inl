@@ -2,14 +2,10 @@
 //
 // One vector of partial sums per (row, token), filled in order of k and summed in one fixed way at the end: the
 // same bits for any number of rows, tokens and threads.
-#include "matmul_kernels.h"
+#include "matmul_simd.inl"
 
 namespace pintpot::lanes {
 namespace {
-
-PP_INLINE const std::byte* act_row(const TileArgs& a, int64_t i) {
-  return a.acts + (a.x_rows ? a.x_rows[i] : i) * a.act_stride;
-}
 
 // load(row, k): weights k .. k + kLanes of a row. Where fewer are left, load_some reads `count` of them and gives
 // zeros for the rest.
@@ -78,10 +74,23 @@ void tile_float(const TileArgs& a) {
     for (int64_t r = 0; r < a.n_rows; r += 8) float_block<W, 8, 1>(a, r, at_most(8, a.n_rows - r), 0, 1);
     return;
   }
-  // A few rows stay in the first-level cache while tokens pass by in threes.
-  for (int64_t i = 0; i < a.n; i += 3)
+  // A few rows stay in the first-level cache while tokens pass by, kFloatTokens at a time.
+  int64_t i = 0;
+  for (; i + 3 < a.n; i += kFloatTokens)
+    for (int64_t r = 0; r < a.n_rows; r += 4)
+      float_block<W, 4, kFloatTokens>(a, r, at_most(4, a.n_rows - r), i, at_most(kFloatTokens, a.n - i));
+  for (; i < a.n; i += 3)
     for (int64_t r = 0; r < a.n_rows; r += 4)
       float_block<W, 4, 3>(a, r, at_most(4, a.n_rows - r), i, at_most(3, a.n - i));
+}
+
+inline TileFn float_fn(TensorType type) {
+  switch (type) {
+    case TensorType::f32: return tile_float<F32Weights>;
+    case TensorType::f16: return tile_float<F16Weights>;
+    case TensorType::bf16: return tile_float<BF16Weights>;
+    default: return nullptr;
+  }
 }
 
 }  // namespace

@@ -28,8 +28,13 @@ struct TileArgs {
 using TileFn = void (*)(const TileArgs&);
 using PrepareFn = void (*)(const float* x, int64_t cols, std::byte* out);
 
+// Up to so many tokens, quantized weights are multiplied as they are unpacked; for more they are unpacked first.
+inline constexpr int kFewTokens = 4;
+
 struct MatmulKernels {
-  TileFn (*tile)(TensorType type);
+  TileFn (*floats)(TensorType type);
+  TileFn (*few)(TensorType type);   // quantized weights, n <= kFewTokens
+  TileFn (*many)(TensorType type);  // quantized weights, any n; the same bits
   PrepareFn prepare_block;  // ActKind::q8_block
   PrepareFn prepare_super;  // ActKind::q8_super
 };
@@ -37,5 +42,8 @@ struct MatmulKernels {
 const MatmulKernels& matmul_kernels_scalar();
 const MatmulKernels& matmul_kernels_avx2();
 const MatmulKernels& matmul_kernels_avx512();
+
+// AVX-512 VNNI on 256-bit vectors: the avx512 level's `few`.
+TileFn few_fn_vnni256(TensorType type);
 
 }  // namespace pintpot

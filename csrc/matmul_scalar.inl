@@ -77,7 +77,6 @@ const std::byte* act_row(const TileArgs& a, int64_t i) {
   return a.acts + (a.x_rows ? a.x_rows[i] : i) * a.act_stride;
 }
 
-
 template <class Block>
 void tile_quantized(const TileArgs& a) {
   using Plain = decltype(decode_block(Block{}));
@@ -118,13 +117,16 @@ void tile_float(const TileArgs& a) {
   }
 }
 
-TileFn tile_fn(TensorType type) {
+TileFn float_fn(TensorType type) {
   switch (type) {
     case TensorType::f32: return tile_float<float>;
     case TensorType::f16: return tile_float<Half>;
     case TensorType::bf16: return tile_float<BFloat16>;
-    default: break;
+    default: return nullptr;
   }
+}
+
+TileFn quantized_fn(TensorType type) {
   TileFn fn = nullptr;
   with_block(type, [&](auto block) { fn = tile_quantized<decltype(block)>; });
   return fn;
@@ -133,7 +135,7 @@ TileFn tile_fn(TensorType type) {
 }  // namespace
 
 const MatmulKernels& matmul_kernels_scalar() {
-  static constexpr MatmulKernels kernels{tile_fn, prepare_block, prepare_super};
+  static constexpr MatmulKernels kernels{float_fn, quantized_fn, quantized_fn, prepare_block, prepare_super};
   return kernels;
 }
 

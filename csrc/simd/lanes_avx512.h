@@ -14,6 +14,7 @@ namespace {
 using VInt = __m512i;
 using VFloat = __m512;
 inline constexpr int kLanes = 16;
+inline constexpr int kFloatTokens = 6;  // tokens at a time in float products: 4 x 6 sums in registers
 inline constexpr int kPanelVecs = 1;    // row vectors of a prefill panel: 16 rows
 inline constexpr int kPanelTokens = 8;  // tokens that share one pass over a panel
 
