@@ -6,7 +6,7 @@ python := env("PYTHON", ".venv/bin/python")
 setup:
     python3 -m venv .venv
     {{python}} -m pip install --quiet scikit-build-core nanobind cmake ninja
-    {{python}} -m pip install --no-build-isolation --editable '.[test,lint]'
+    {{python}} -m pip install --no-build-isolation --config-settings=cmake.define.PINTPOT_WERROR=ON --editable '.[test,lint]'
 
 # Formatting, lint, types and import rules
 check:
