@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         UnsupportedError,
         UsageError,
     )
+    from pintpot.hf import Conversion, convert
     from pintpot.llm import LLM, Generation, load
     from pintpot.runtime.engine import FinishReason
     from pintpot.runtime.sampler import SamplingParams, TokenLogprob
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 __all__ = [
     "LLM",
     "ContextLengthError",
+    "Conversion",
     "FinishReason",
     "Generation",
     "MemoryLimitError",
@@ -39,10 +41,13 @@ __all__ = [
     "UnsupportedError",
     "UsageError",
     "__version__",
+    "convert",
     "load",
 ]
 
 _HOME = {
+    "Conversion": "pintpot.hf",
+    "convert": "pintpot.hf",
     "LLM": "pintpot.llm",
     "Generation": "pintpot.llm",
     "load": "pintpot.llm",
