@@ -6,8 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hf_to_gguf import Converted, convert
-from tiny import CASES, new_state, run, tokens, write
+from tiny import CASES, Converted, convert, new_state, run, tokens, write
 
 from pintpot.errors import ModelFileError, UnsupportedError
 from pintpot.gguf import GGUFFile, GGUFWriter, TensorDecl, type_by_name
@@ -16,8 +15,8 @@ from pintpot.runtime.loader import FileTensors, load_model
 
 
 @pytest.fixture(scope="module")
-def qwen3() -> Converted:
-    return convert(CASES["qwen3-q8"].build())
+def qwen3(tmp_path_factory) -> Converted:
+    return convert(CASES["qwen3-q8"], tmp_path_factory.mktemp("qwen3"))
 
 
 def changed(converted: Converted, changes: dict[str, np.ndarray | None]) -> Converted:
@@ -43,7 +42,7 @@ def load(converted: Converted, folder):
 )
 def test_sizes_that_the_tensors_do_not_have(sizes, tmp_path):
     """Whatever the metadata claims, memory is asked for only once the tensors have agreed."""
-    converted = convert(CASES["qwen35"].build())
+    converted = convert(CASES["qwen35"], tmp_path)
     claimed = converted.metadata | {f"qwen35.{key}": value for key, value in sizes.items()}
     with pytest.raises(ModelFileError, match=r"tensor blk\.\d\.\S+ has shape .*, expected ") as caught:
         load(dataclasses.replace(converted, metadata=claimed), tmp_path)
@@ -121,7 +120,7 @@ def test_half_precision_vectors(qwen3, tmp_path, kind):
 
 
 def test_impossible_rope_factors(tmp_path):
-    converted = convert(CASES["llama-3-rope"].build())
+    converted = convert(CASES["llama-3-rope"], tmp_path)
     factors = converted.tensors["rope_freqs.weight"].copy()
     factors[3] = 0
     with pytest.raises(ModelFileError, match=r"rope_freqs\.weight: expected positive factors"):
@@ -129,7 +128,7 @@ def test_impossible_rope_factors(tmp_path):
 
 
 def test_mtp_layers_are_ignored(tmp_path):
-    converted = convert(CASES["qwen35moe"].build())
+    converted = convert(CASES["qwen35moe"], tmp_path)
     plain = load(converted, tmp_path)
     n_layer = plain.spec.n_layer
     block = {
@@ -141,6 +140,7 @@ def test_mtp_layers_are_ignored(tmp_path):
     metadata = converted.metadata | {
         "qwen35moe.block_count": n_layer + 1,
         "qwen35moe.nextn_predict_layers": 1,
+        "qwen35moe.attention.recurrent_layers": [True, True, False, True, True, False],
     }
     with_mtp = load(Converted(metadata, converted.tensors | block), tmp_path)
     assert with_mtp.spec.n_layer == n_layer
@@ -151,7 +151,7 @@ def test_mtp_layers_are_ignored(tmp_path):
 
 
 def test_projections_of_shared_kv_layers_are_ignored(tmp_path):
-    converted = convert(CASES["gemma4-e"].build())
+    converted = convert(CASES["gemma4-e"], tmp_path)
     unused = {
         "blk.5.attn_k.weight": np.ones((64, 48), np.float32),
         "blk.5.attn_v.weight": np.ones((64, 48), np.float32),

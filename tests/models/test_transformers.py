@@ -26,7 +26,7 @@ def test_logits_equal_transformers(name, backend, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["llama-3-rope", "qwen3moe", "qwen35moe", "gemma4-moe", "gpt-oss"])
-def test_fused_tensors_are_the_same_model(name, tmp_path):
-    hf, model = load(name, tmp_path, ReferenceOps(), fuse=True)
+def test_fused_and_separate_tensors_are_the_same_model(name, tmp_path):
+    hf, model = load(name, tmp_path, ReferenceOps(), change_layout=True)
     ids = tokens(N_TOKENS)
     assert relative_error(run(model, new_state(model), ids, [N_TOKENS]), hf_logits(hf, ids)) < TOLERANCE

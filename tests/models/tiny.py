@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from hf_to_gguf import Converted, convert
 
+import pintpot
 from pintpot.gguf import GGMLType, GGUFFile, GGUFWriter, TensorDecl
 from pintpot.kernels.api import KVType, Ops, Segment
 from pintpot.models.base import Model
@@ -33,6 +34,7 @@ BASE: dict[str, Any] = {
 }
 HEADS: dict[str, Any] = {"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 16}
 WINDOW = 7
+SPECIALS = ("<pad>", "<s>", "</s>")
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,27 @@ class Case:
     config: str
     model: str
     changes: dict[str, Any]
+
+    def save(self, folder: Path, model: Any = None, **options: Any) -> Path:
+        """`folder` as `save_pretrained` writes it, with a tokenizer of one character a token."""
+        (model or self.build()).save_pretrained(folder, **options)
+        characters = [chr(33 + i) for i in range(N_VOCAB - len(SPECIALS))]
+        added = [
+            {"id": i, "content": text, "special": True, "normalized": False, "single_word": False}
+            | {"lstrip": False, "rstrip": False}
+            for i, text in enumerate(SPECIALS)
+        ]
+        vocab = {text: i for i, text in enumerate([*SPECIALS, *characters])}
+        tokenizer = {
+            "version": "1.0",
+            "added_tokens": added,
+            "pre_tokenizer": {
+                "type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True,
+            },
+            "model": {"type": "BPE", "vocab": vocab, "merges": []},
+        }  # fmt: skip
+        (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+        return folder
 
     def build(self, seed: int = 0) -> Any:
         """The model in eval mode, float32, with weights large enough for every block to matter."""
@@ -187,8 +210,31 @@ CASES: dict[str, Case] = {
 }
 
 
+@dataclass(frozen=True)
+class Converted:
+    """A GGUF file in memory; tensors float32, outermost dimension first."""
+
+    metadata: dict[str, Any]
+    tensors: dict[str, np.ndarray]
+
+
+def convert(case: Case, folder: Path) -> Converted:
+    """The case as `pintpot.convert` writes it."""
+    path = pintpot.convert(case.save(folder / "hf"), folder / "converted.gguf", force=True).path
+    return read(path)
+
+
+def read(path: Path) -> Converted:
+    """An F32 file."""
+    file = GGUFFile.open(path)
+    tensors = {
+        name: file.data(name).view("<f4").reshape(info.shape).copy() for name, info in file.tensors.items()
+    }
+    return Converted({key: file.metadata.raw(key) for key in file.metadata}, tensors)
+
+
 def write(converted: Converted, path: Path) -> Path:
-    """The converted model as an F32 GGUF file without a tokenizer."""
+    """As an F32 file."""
     declared = [
         TensorDecl(name, GGMLType.F32, values.shape[::-1]) for name, values in converted.tensors.items()
     ]
@@ -198,10 +244,33 @@ def write(converted: Converted, path: Path) -> Path:
     return path
 
 
-def load(name: str, folder: Path, ops: Ops, *, fuse: bool = False) -> tuple[Any, Model]:
+def other_layout(converted: Converted, n_layer: int) -> Converted:
+    """q, k and v as one tensor; gate and up experts as one where they are two, and the other way round."""
+    tensors = dict(converted.tensors)
+    for p in (f"blk.{i}." for i in range(n_layer)):
+        if (both := tensors.pop(f"{p}ffn_gate_up_exps.weight", None)) is not None:
+            tensors[f"{p}ffn_gate_exps.weight"], tensors[f"{p}ffn_up_exps.weight"] = np.split(both, 2, axis=1)
+        else:
+            _fuse(
+                tensors, [f"{p}ffn_gate_exps.weight", f"{p}ffn_up_exps.weight"], f"{p}ffn_gate_up_exps.weight"
+            )
+        for ending in ("weight", "bias"):
+            _fuse(tensors, [f"{p}attn_{x}.{ending}" for x in "qkv"], f"{p}attn_qkv.{ending}", axis=0)
+    return Converted(converted.metadata, tensors)
+
+
+def _fuse(tensors: dict[str, np.ndarray], parts: list[str], name: str, axis: int = 1) -> None:
+    if all(part in tensors for part in parts):
+        tensors[name] = np.concatenate([tensors.pop(part) for part in parts], axis=axis)
+
+
+def load(name: str, folder: Path, ops: Ops, *, change_layout: bool = False) -> tuple[Any, Model]:
     """The `transformers` model of a case and its GGUF twin on `ops`."""
     hf = CASES[name].build()
-    path = write(convert(hf, fuse=fuse), folder / f"{name}.gguf")
+    path = folder / f"{name}.gguf"
+    pintpot.convert(CASES[name].save(folder / name, hf), path)
+    if change_layout:
+        path = write(other_layout(read(path), hf.config.num_hidden_layers), folder / f"{name}-other.gguf")
     return hf, load_model(GGUFFile.open(path), ops)
 
 

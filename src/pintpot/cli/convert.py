@@ -44,6 +44,6 @@ def convert(
     for line in result.notes:
         note(f"note: {without_controls(line)}")
     note(
-        f"{result.path}: {result.arch}, {human_bytes(result.nbytes)}, {human_count(result.n_params)} parameters,"
-        f" {result.file_type}"
+        f"{result.path}: {result.arch} {result.file_type}, {human_bytes(result.nbytes)},"
+        f" {human_count(result.n_params)} parameters"
     )

@@ -60,7 +60,7 @@ def read_tokenizer(folder: Path, arch: str, n_vocab: int, text: Config) -> Token
     values: dict[str, Any] = {
         "tokenizer.ggml.model": vocabulary.kind.value,
         "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.token_type": types,
+        "tokenizer.ggml.token_type": [int(kind) for kind in types],
     }
     if vocabulary.scores is not None:
         scores = [vocabulary.scores.get(i, 0.0) for i in range(n_vocab)]

@@ -40,7 +40,7 @@ AS_IS: Final = Transform(lambda x: x)
 PLUS_ONE: Final = Transform(lambda x: x + np.float32(1), computes=True)
 
 # The delta net's decay: transformers computes -exp(A_log) in each step.
-NEGATIVE_EXP: Final = Transform(lambda x: -np.exp(x), computes=True)
+NEGATIVE_EXP: Final = Transform(lambda x: -np.exp(x, dtype=np.float64).astype(np.float32), computes=True)
 
 # Matrices that transformers multiplies from the right (gpt-oss's experts).
 TRANSPOSED: Final = Transform(lambda x: x.T, lambda s: s[::-1])
