@@ -141,6 +141,11 @@ CASES: dict[str, Case] = {
         "LlamaForCausalLM",
         HEADS | {"intermediate_size": 80, "rope_parameters": LLAMA3, "attention_bias": True},
     ),
+    "llama-yarn": Case(
+        "LlamaConfig",
+        "LlamaForCausalLM",
+        HEADS | {"intermediate_size": 80, "rope_parameters": YARN | {"attention_factor": 1.3}},
+    ),
     "mistral": Case(
         "MistralConfig",
         "MistralForCausalLM",
