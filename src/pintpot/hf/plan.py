@@ -187,8 +187,8 @@ class _Planner:
             have = {expert for expert, _ in sources}
             missing = next((e for e in range(expected[0]) if e not in have), max(have))
             raise ModelFileError(
-                f"{self.checkpoint.folder}: {name} needs {expected[0]} experts, as config.json says, and"
-                f" expert {missing} is odd: the files are incomplete or of another model"
+                f"{self.checkpoint.folder}: {name} has {expected[0]} experts, says config.json: expert"
+                f" {missing} is missing or too many: the files are incomplete or of another model"
             )
         shape = _result_shape(target.transform, first.shape, len(groups) if numbered else None, stacked)
         if shape != expected:

@@ -66,8 +66,8 @@ def read_tokenizer(folder: Path, arch: str, n_vocab: int, text: Config) -> Token
         scores = [vocabulary.scores.get(i, 0.0) for i in range(n_vocab)]
         values |= {"tokenizer.ggml.scores": scores, "tokenizer.ggml.pre": "default"}
     if vocabulary.merges is not None:
-        merges = Typed(ValueType.ARRAY, vocabulary.merges, ValueType.STRING)
-        values["tokenizer.ggml.merges"] = merges
+        none = Typed(ValueType.ARRAY, [], ValueType.STRING)
+        values["tokenizer.ggml.merges"] = vocabulary.merges or none
     if vocabulary.pre is not None:
         values["tokenizer.ggml.pre"] = vocabulary.pre
     if vocabulary.add_space_prefix is not None:
