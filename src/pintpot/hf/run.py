@@ -176,9 +176,9 @@ def _write(
                 done += piece.nbytes
                 if n_infinite:
                     overflowed[tensor.name] = overflowed.get(tensor.name, 0) + n_infinite
+                checkpoint.release()
                 if progress is not None:
                     progress(done, total)
-            checkpoint.release()
     return overflowed
 
 

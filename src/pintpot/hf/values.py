@@ -29,12 +29,13 @@ def encode(values: Array, dtype: str, ggml_type: GGMLType) -> Iterator[tuple[Arr
 
     Rounds to the nearest, ties to even. What has the type already is passed on bit by bit.
     """
-    if ggml_type is GGMLType.MXFP4 or _STORED[ggml_type] == dtype:
-        yield values, 0
-        return
+    is_final = ggml_type is GGMLType.MXFP4 or _STORED[ggml_type] == dtype
     rows = values.reshape(len(values), -1) if values.ndim else values.reshape(1, 1)
     step = max(_CHUNK_BYTES // max(4 * rows.shape[1], 1), 1)
     for start in range(0, len(rows), step):
+        if is_final:
+            yield rows[start : start + step], 0
+            continue
         wide = to_float32(rows[start : start + step], dtype)
         if ggml_type is GGMLType.F32:
             yield wide, 0
@@ -56,4 +57,4 @@ def to_bfloat16(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
 
 
 def _n_overflowed(wide: npt.NDArray[np.float32], infinite: npt.NDArray[np.bool_]) -> int:
-    return int(np.count_nonzero(infinite & np.isfinite(wide)))
+    return int(np.count_nonzero(infinite & np.isfinite(wide))) if infinite.any() else 0
