@@ -155,7 +155,8 @@ def _special_ids(
     notes: list[str] = []
     for role, end in (("bos", vocabulary.first), ("eos", vocabulary.last)):
         added = _adds(role, end, config, found, tokens, notes)
-        if added is not None or vocabulary.kind is not VocabKind.SPM:
+        # tokenizer.json says so by having no template; tokenizer.model alone leaves it to the reader.
+        if added is not None or vocabulary.path.suffix == ".json":
             values[f"tokenizer.ggml.add_{role}_token"] = bool(added)
     return values, notes
 

@@ -61,11 +61,10 @@ def read_vocabulary(folder: Path, arch: str, json_file: Mapping[str, Any] | None
         )
     file = _from_json(folder / "tokenizer.json", arch, json_file)
     if file.kind is VocabKind.SPM and sentencepiece.exists():
+        # Its scores and types are the originals, which tokenizer.json was made from.
         original = _from_sentencepiece(sentencepiece)
-        original.added = file.added
-        original.add_space_prefix = file.add_space_prefix
-        original.first, original.last = file.first, file.last
-        return original
+        file.tokens, file.types, file.scores = original.tokens, original.types, original.scores
+        file.ids, file.notes = original.ids, original.notes
     return file
 
 

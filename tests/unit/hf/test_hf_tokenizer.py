@@ -323,6 +323,16 @@ def test_whether_text_begins_with_bos(tmp_path, config, expected):
     assert convert(tmp_path, 10).values["tokenizer.ggml.add_bos_token"] is expected
 
 
+@pytest.mark.parametrize(("has_json", "has_model"), [(True, False), (False, True), (True, True)])
+def test_sentencepiece_without_a_template(tmp_path, has_json, has_model):
+    """tokenizer.json says that nothing is added; tokenizer.model does not say, and readers add the token."""
+    _, n_vocab = spm_folder(tmp_path, has_json=has_json, has_model=has_model)
+    if has_json:
+        (tmp_path / "tokenizer.json").write_text(json.dumps(spm_json(post_processor=None)))
+    values = convert(tmp_path, n_vocab).values
+    assert values.get("tokenizer.ggml.add_bos_token") is (False if has_json else None)
+
+
 def test_another_token_before_text_is_told(tmp_path):
     single = [{"SpecialToken": {"id": "</s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
     processor = {"type": "Sequence", "processors": [{"type": "TemplateProcessing", "single": single}]}
