@@ -17,6 +17,8 @@ _DEFAULT_THETA: Final = {
     "llama": 1e4, "mistral": 1e4, "mixtral": 1e6, "qwen2": 1e4, "qwen3": 1e4, "qwen3_moe": 1e4,
     "gpt_oss": 150000.0,
 }  # fmt: skip
+# llama.cpp reads other values for other architectures only.
+_YARN_RAMP: Final = {"beta_fast": 32.0, "beta_slow": 1.0}
 _QWEN35: Final = frozenset({"qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text"})
 _QWEN35_SECTIONS: Final = (11, 11, 10)
 _UNROTATED: Final = 1e30  # a frequency divided by this does not turn
@@ -93,9 +95,11 @@ def _yarn(params: Config, factor: float) -> dict[str, Any]:
     if "original_max_position_embeddings" in params:
         original = params.integer("original_max_position_embeddings")
         out["rope.scaling.original_context_length"] = original
-    for key in ("beta_fast", "beta_slow"):
-        if key in params:
-            out[f"rope.scaling.yarn_{key}"] = params.number(key)
+    for key, only in _YARN_RAMP.items():
+        if params.number(key, only) != only:
+            raise UnsupportedError(
+                f"{params.path}: YaRN's {key} is {params.number(key)}, GGUF models are run with {only} only"
+            )
     if "attention_factor" in params:
         # Where transformers replaces YaRN's own scale of q and k, readers of GGUF multiply it.
         own = 1.0 + 0.1 * math.log(max(factor, 1.0))

@@ -150,6 +150,11 @@ def test_no_folder(tmp_path):
         ({"hidden_act": "gelu"}, UnsupportedError, "hidden_act is 'gelu', llama models"),
         ({"quantization_config": {"quant_method": "fp8"}}, UnsupportedError, r"quantized \(fp8\)"),
         ({"rope_scaling": {"type": "dynamic", "factor": 2}}, UnsupportedError, "RoPE of type 'dynamic'"),
+        (
+            {"rope_scaling": {"type": "yarn", "factor": 2, "beta_fast": 16}},
+            UnsupportedError,
+            "YaRN's beta_fast is 16.0, GGUF models are run with 32.0 only",
+        ),
         ({"rope_scaling": {"type": "linear"}}, ModelFileError, "rope_scaling.factor is missing"),
         ({"tie_word_embeddings": False}, ModelFileError, "no file has the tensor lm_head.weight"),
         ({"vocab_size": 11}, ModelFileError, r"embed_tokens.weight has shape \[10, 8\].*\[11, 8\]"),
