@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pintpot.cli import bench, run, show, synth
+from pintpot.cli import bench, imatrix, run, show, synth
 
 app = typer.Typer(
     name="pintpot",
@@ -18,6 +18,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("show")(show.show)
 app.command("bench")(bench.bench)
+app.command("imatrix")(imatrix.imatrix)
 app.command("synth")(synth.synth)
 
 
