@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pintpot.cli.options import BatchSize, Threads
+from pintpot.cli.options import BatchSize, CacheTypeK, CacheTypeV, Threads
 from pintpot.cli.text import note, without_controls
 from pintpot.errors import UsageError
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pintpot.quantization.importance import Imatrix
 
 _LISTED = 16  # experts named in a line, at most
+_TABLE_WIDTH = 110  # names are told whole, even into a pipe
 
 
 def imatrix(
@@ -65,11 +66,15 @@ def imatrix(
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     threads: Threads = None,
     batch_size: BatchSize = 512,
+    cache_type_k: CacheTypeK = "f16",
+    cache_type_v: CacheTypeV = "f16",
 ) -> None:
     """Collect an importance matrix: run TEXT through MODEL and sum up what every weight is multiplied with.
 
     Quantizing with it keeps the columns that matter more exact. The file is llama.cpp's imatrix format.
     """
+    from pintpot.llm import load
+    from pintpot.quantization.collect import Collector
     from pintpot.quantization.importance import merge, read_imatrix, write_imatrix
 
     model, text = model_option or model, text_option or text
@@ -85,53 +90,30 @@ def imatrix(
     if text is None or model is None:
         _finish(out, merge(earlier), None)
         return
-    collector = _prepare(
+    words = text.read_bytes().decode("utf-8", "replace")
+    llm = load(
         model,
-        text,
+        ctx=ctx_size,
         threads=threads,
-        batch_size=batch_size,
+        batch=min(batch_size, ctx_size),
+        cache_type_k=cache_type_k,
+        cache_type_v=cache_type_v,
+    )
+    collector = Collector(
+        llm.engine,
+        llm.tokenizer.encode(words, parse_special=parse_special),
         chunk_tokens=ctx_size,
         first_chunk=from_chunk,
         max_chunks=chunks,
         process_output=process_output,
-        parse_special=parse_special,
         perplexity=not no_ppl,
+        dataset=str(text),
     )
     with collector:
         for done in _with_progress(collector):
             if output_frequency and done % output_frequency == 0 and done < collector.n_chunks:
                 write_imatrix(out, merge([*earlier, collector.imatrix()]))
         _finish(out, merge([*earlier, collector.imatrix()]), None if no_ppl else collector.perplexity)
-
-
-def _prepare(
-    model: str,
-    text: Path,
-    *,
-    threads: int | None,
-    batch_size: int,
-    chunk_tokens: int,
-    first_chunk: int,
-    max_chunks: int | None,
-    process_output: bool,
-    parse_special: bool,
-    perplexity: bool,
-) -> Collector:
-    from pintpot.llm import load
-    from pintpot.quantization.collect import Collector
-
-    words = text.read_bytes().decode("utf-8", "replace")
-    llm = load(model, ctx=chunk_tokens, threads=threads, batch=min(batch_size, chunk_tokens))
-    return Collector(
-        llm.engine,
-        llm.tokenizer.encode(words, parse_special=parse_special),
-        chunk_tokens=chunk_tokens,
-        first_chunk=first_chunk,
-        max_chunks=max_chunks,
-        process_output=process_output,
-        perplexity=perplexity,
-        dataset=str(text),
-    )
 
 
 def _with_progress(collector: Collector) -> Iterator[int]:
@@ -188,9 +170,9 @@ def _show_statistics(files: list[Path]) -> None:
     if len(files) != 1:
         raise UsageError("--show-statistics: give one imatrix file")
     data = read_imatrix(files[0])
-    table = Table()
+    table = Table(box=None, pad_edge=False)
     for name in ("tensor", "matrices", "columns", "tokens", "min", "mean", "max", "unreached"):
-        table.add_column(name, justify="left" if name == "tensor" else "right")
+        table.add_column(name, justify="left" if name == "tensor" else "right", no_wrap=True)
     for name in sorted(data.tensors, key=_by_layer):
         tensor = data.tensors[name]
         reached = tensor.counts > 0
@@ -203,7 +185,9 @@ def _show_statistics(files: list[Path]) -> None:
         table.add_row(
             without_controls(name), str(n_mats), str(cols), f"{tensor.counts.sum():,}", *numbers, unreached
         )
-    Console().print(table)
+    console = Console()
+    console.width = max(console.width, _TABLE_WIDTH)
+    console.print(table)
     texts = ", ".join(map(without_controls, data.datasets)) or "unnamed text"
     typer.echo(f"{data.chunk_count} chunks of {data.chunk_tokens} tokens; {texts}")
 
