@@ -58,6 +58,14 @@ def test_flags_of_llama_imatrix(pintpot, toy, text, tmp_path):
     assert "output.weight" in read_imatrix(out).tensors
 
 
+@pytest.mark.parametrize("form", [("MODEL", "TEXT"), ("-m", "MODEL", "TEXT"), ("-f", "TEXT", "MODEL")])
+def test_names_with_and_without_flags(pintpot, toy, text, tmp_path, form):
+    known = {"MODEL": toy(), "TEXT": text}
+    args = (known.get(a, a) for a in form)
+    assert pintpot("imatrix", *args, "-o", tmp_path / "i.gguf", "-c", 8, "--chunks", 1).code == 0
+    assert read_imatrix(tmp_path / "i.gguf").datasets == (str(text),)
+
+
 def test_merging_files_alone_and_with_text(pintpot, collected, tmp_path):
     first, _ = collected(name="a.gguf")
     second, _ = collected("--from-chunk", 3, name="b.gguf")
@@ -90,6 +98,7 @@ def test_statistics(pintpot, collected):
     [
         ((), 2, "give MODEL and TEXT"),
         (("MODEL",), 2, "give MODEL and TEXT"),
+        (("-m", "MODEL", "-f", "TEXT", "more"), 2, "more: one name too many"),
         (("MODEL", "missing.txt"), 1, "missing.txt: No such file"),
         (("missing.gguf", "TEXT"), 1, "missing.gguf: no such file"),
         (("MODEL", "TEXT", "-c", "100000"), 2, "give longer text or a smaller chunk"),

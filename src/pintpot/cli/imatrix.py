@@ -26,14 +26,14 @@ def imatrix(
         typer.Argument(help="A GGUF file, or `demo` for the built-in model.", show_default=False),
     ] = None,
     text: Annotated[
-        Path | None,
+        str | None,
         typer.Argument(help="A UTF-8 text file, like what the model will be used for.", show_default=False),
     ] = None,
     model_option: Annotated[
         str | None, typer.Option("-m", "--model", help="MODEL, as llama-imatrix takes it.")
     ] = None,
     text_option: Annotated[
-        Path | None, typer.Option("-f", "--file", help="TEXT, as llama-imatrix takes it.")
+        str | None, typer.Option("-f", "--file", help="TEXT, as llama-imatrix takes it.")
     ] = None,
     out: Annotated[Path, typer.Option("-o", "--output", "--output-file", help="The file to write.")] = Path(
         "imatrix.gguf"
@@ -77,11 +77,11 @@ def imatrix(
     from pintpot.quantization.collect import Collector
     from pintpot.quantization.importance import merge, read_imatrix, write_imatrix
 
-    model, text = model_option or model, text_option or text
     files = in_file or []
     if show_statistics:
-        _show_statistics([*files, *([Path(model)] if model else [])])
+        _show_statistics([*files, *(Path(name) for name in (model, text) if name)])
         return
+    model, text = _model_and_text(model_option, text_option, [name for name in (model, text) if name])
     if out.exists() and not force:
         raise UsageError(f"{out}: exists already; choose another name (-o) or give --force")
     if (text is None or model is None) and (not files or text or model):
@@ -90,7 +90,7 @@ def imatrix(
     if text is None or model is None:
         _finish(out, merge(earlier), None)
         return
-    words = text.read_bytes().decode("utf-8", "replace")
+    words = Path(text).read_bytes().decode("utf-8", "replace")
     llm = load(
         model,
         ctx=ctx_size,
@@ -107,13 +107,22 @@ def imatrix(
         max_chunks=chunks,
         process_output=process_output,
         perplexity=not no_ppl,
-        dataset=str(text),
+        dataset=text,
     )
     with collector:
         for done in _with_progress(collector):
             if output_frequency and done % output_frequency == 0 and done < collector.n_chunks:
                 write_imatrix(out, merge([*earlier, collector.imatrix()]))
         _finish(out, merge([*earlier, collector.imatrix()]), None if no_ppl else collector.perplexity)
+
+
+def _model_and_text(model: str | None, text: str | None, names: list[str]) -> tuple[str | None, str | None]:
+    """Names without a flag stand for what -m and -f have not given, in this order."""
+    model = model or (names.pop(0) if names else None)
+    text = text or (names.pop(0) if names else None)
+    if names:
+        raise UsageError(f"{names[0]}: one name too many; MODEL and TEXT are given already")
+    return model, text
 
 
 def _with_progress(collector: Collector) -> Iterator[int]:
