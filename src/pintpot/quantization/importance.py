@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from pintpot.errors import ModelFileError, UsageError
 from pintpot.gguf import GGMLType, GGUFFile, GGUFWriter, TensorDecl, Typed, ValueType
+from pintpot.gguf.metadata import show
 
 F32: TypeAlias = npt.NDArray[np.float32]
 I64: TypeAlias = npt.NDArray[np.int64]
@@ -28,6 +29,9 @@ DEFAULT_CHUNK_TOKENS: Final = 512
 _SUMS, _COUNTS = ".in_sum2", ".counts"
 _MAX_NAME_BYTES: Final = 65_535
 _LAYER: Final = re.compile(r"blk\.(\d{1,9})\.")
+# Far beyond what text brings, and far enough from the types' ends to add and scale.
+_MAX_COUNT: Final = 2.0**56
+_MAX_SUM: Final = 2.0**100
 _MIN_LEGACY_ENTRY: Final = 17  # a name of one byte, ncall, the number of values, one value
 
 
@@ -73,8 +77,8 @@ class Imatrix:
             return mean
         if len(mean) > 1 or mean.size % n_mats:
             raise UsageError(
-                f"importance of tensor {tensor}: {mean.size} values for {len(mean)} matrices, and the model "
-                f"has {n_mats}: the importance matrix belongs to another model"
+                f"importance of tensor {show(tensor)}: {mean.size} values for {len(mean)} matrices, and the "
+                f"model has {n_mats}: the importance matrix belongs to another model"
             )
         return mean.reshape(n_mats, -1)
 
@@ -122,8 +126,8 @@ def _add(name: str, a: TensorImportance, b: TensorImportance) -> TensorImportanc
     a, b = _spread(a, n_mats), _spread(b, n_mats)
     if a.sum2.shape != b.sum2.shape:
         raise UsageError(
-            f"importance of tensor {name}: {list(a.sum2.shape)} values in one file, {list(b.sum2.shape)} in "
-            "another: they belong to different models"
+            f"importance of tensor {show(name)}: {list(a.sum2.shape)} values in one file, "
+            f"{list(b.sum2.shape)} in another: they belong to different models"
         )
     return TensorImportance(a.sum2 + b.sum2, a.counts + b.counts)
 
@@ -208,7 +212,7 @@ def _tensor(file: GGUFFile, stem: str) -> TensorImportance:
     sums, counts = (_floats(file, stem + suffix) for suffix in (_SUMS, _COUNTS))
     if len(sums) % len(counts):
         raise ModelFileError(
-            f"{file.path}: tensor {stem}{_SUMS} has {len(sums)} values, expected a multiple of its "
+            f"{file.path}: tensor {show(stem + _SUMS)} has {len(sums)} values, expected a multiple of its "
             f"{len(counts)} counts"
         )
     return TensorImportance(sums.reshape(len(counts), -1), np.rint(counts).astype(np.int64))
@@ -217,18 +221,19 @@ def _tensor(file: GGUFFile, stem: str) -> TensorImportance:
 def _floats(file: GGUFFile, name: str) -> F32:
     info = file.tensors.get(name)
     if info is None:
-        raise ModelFileError(f"{file.path}: tensor {name} is missing: the file is incomplete, make it again")
+        raise ModelFileError(
+            f"{file.path}: tensor {show(name)} is missing: the file is incomplete, make it again"
+        )
     if info.ggml_type != GGMLType.F32:
-        raise ModelFileError(f"{file.path}: tensor {name} has type {info.type_name}, expected F32")
+        raise ModelFileError(f"{file.path}: tensor {show(name)} has type {info.type_name}, expected F32")
     return _checked(file.path, name, file.data(name).view("<f4"))
 
 
 def _checked(path: Path, name: str, values: F32) -> F32:
-    # A count of 2^62 is beyond any number of tokens, and still a 64-bit integer.
-    limit = 2.0**62 if name.endswith(_COUNTS) else np.finfo(np.float32).max
+    limit = _MAX_COUNT if name.endswith(_COUNTS) else _MAX_SUM
     if not (np.all(values >= 0) and np.all(values <= limit)):
         raise ModelFileError(
-            f"{path}: tensor {name} holds negative, infinite, NaN or huge values: the file is damaged"
+            f"{path}: tensor {show(name)} holds negative, infinite, NaN or huge values: the file is damaged"
         )
     return np.array(values, np.float32)
 
@@ -259,7 +264,7 @@ class _Legacy:
             n_calls = self._int()
             if n_calls < 0:
                 raise ModelFileError(
-                    f"{self.path}: tensor {name} has the count {n_calls}: the file is damaged"
+                    f"{self.path}: tensor {show(name)} has the count {n_calls}: the file is damaged"
                 )
             n_calls = max(n_calls, 1)  # the first versions wrote 0
             most_calls = max(most_calls, n_calls)
@@ -271,7 +276,9 @@ class _Legacy:
     def _values(self, name: str, n_calls: int) -> TensorImportance:
         n_values = self._int()
         if n_values < 1:
-            raise ModelFileError(f"{self.path}: tensor {name} has {n_values} values, expected at least one")
+            raise ModelFileError(
+                f"{self.path}: tensor {show(name)} has {n_values} values, expected at least one"
+            )
         values = _checked(self.path, name, np.frombuffer(self._bytes(4 * n_values), "<f4"))
         counts = np.array([n_calls * self.chunk_tokens], np.int64)
         return TensorImportance((values * np.float32(self.chunk_tokens)).reshape(1, -1), counts)

@@ -158,6 +158,7 @@ class TestDamagedGGUF:
         [
             ({"a.in_sum2": f32(1)}, {}, r"a\.counts is missing"),
             ({"a.counts": f32(1)}, {}, r"a\.in_sum2 is missing"),
+            ({"a\nb.counts": f32(1)}, {}, r"a\\nb\.in_sum2' is missing"),
             ({"a.in_sum2": f32(1, 2, 3), "a.counts": f32(1, 1)}, {}, "multiple of its 2 counts"),
             ({"a.in_sum2": f32(1, np.nan), "a.counts": f32(1)}, {}, "NaN"),
             ({"a.in_sum2": f32(1, np.inf), "a.counts": f32(1)}, {}, "infinite"),
@@ -262,6 +263,7 @@ class TestLegacy:
             (dat((b"", 1, [1.0])) + bytes(8), "is empty"),
             (dat((b"a", 1, [np.nan])), "NaN"),
             (dat((b"a", 1, [-1.0])), "negative"),
+            (dat((b"a", 1, [3e38])), "huge"),
             (dat((b"a", 1, [1.0]))[:-3], "cut off"),
         ],
     )
