@@ -83,7 +83,7 @@ struct Step {
     product(layer.wq, layer.bq, q_raw);
     if (layer.wk) product(*layer.wk, layer.bk, k_raw);
     if (layer.wv) product(*layer.wv, layer.bv, v_raw);
-    matmul_many(engine.pool, engine.ws, products, count, x, layer.n_embd(), n);
+    matmul_many(engine, products, count, x, layer.n_embd(), n);
   }
 
   // Norms, rotation and scale of queries; keys and values into the cache.
@@ -283,8 +283,7 @@ void attention(Engine& engine, const AttentionLayer& layer, const float* x, KVCa
   step.project(x);
   step.prepare();
   step.attend();
-  matmul(engine.pool, engine.ws, layer.wo, 0, step.mixed, layer.wo.cols, step.n, or_null(layer.bo), out,
-         layer.wo.rows);
+  matmul(engine, layer.wo, 0, step.mixed, layer.wo.cols, step.n, or_null(layer.bo), out, layer.wo.rows);
 }
 
 }  // namespace pintpot

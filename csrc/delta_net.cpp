@@ -62,7 +62,7 @@ struct Step {
                                 {&layer.wz, nullptr, z, layer.wz.rows},
                                 {&layer.wbeta, nullptr, beta, layer.n_head_v},
                                 {&layer.walpha, nullptr, alpha, layer.n_head_v}};
-    matmul_many(engine.pool, engine.ws, products, 4, x, layer.n_embd(), n);
+    matmul_many(engine, products, 4, x, layer.n_embd(), n);
   }
 
   // Convolution and norms, a task a head; gates, a task for some tokens.
@@ -178,7 +178,7 @@ void delta_net(Engine& engine, const DeltaNetLayer& layer, const float* x, Delta
   step.project(x);
   step.convolve();
   step.recur();
-  matmul(engine.pool, engine.ws, layer.wo, 0, step.mixed, layer.wo.cols, step.n, nullptr, out, layer.wo.rows);
+  matmul(engine, layer.wo, 0, step.mixed, layer.wo.cols, step.n, nullptr, out, layer.wo.rows);
 }
 
 }  // namespace pintpot

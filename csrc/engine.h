@@ -2,8 +2,10 @@
 #pragma once
 
 #include <atomic>
+#include <memory>
 #include <stdexcept>
 
+#include "input_recorder.h"
 #include "thread_pool.h"
 #include "workspace.h"
 
@@ -14,6 +16,7 @@ struct Engine {
 
   ThreadPool pool;
   Workspace ws;
+  std::unique_ptr<InputRecorder> recorder;  // null: nothing is recorded
   std::atomic<bool> in_use{false};
 };
 

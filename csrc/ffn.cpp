@@ -72,6 +72,11 @@ void gate_up(Engine& engine, PreparedRows& x, const FFNPart* parts, int n_parts)
     x.get(parts[p].w->gate.type);
     x.get(parts[p].w->up.type);
   }
+  if (engine.recorder)
+    for (int p = 0; p < n_parts; ++p)
+      for (const Matrix* m : {&parts[p].w->gate, &parts[p].w->up})
+        engine.recorder->add(engine.pool, *m, x.floats(), m->cols, parts[p].x_rows, parts[p].groups,
+                             parts[p].n_groups);
   Workspace::Frame frame(engine.ws);
   const int64_t tile = rows_per_tile(total_rows, engine.pool.size());
   const int64_t up_values = std::min(max_tokens, kTileTokens) * tile;
@@ -97,7 +102,7 @@ void ffn(Engine& engine, const FFN& w, const float* x, int64_t n, float* out) {
   const Group all{0, 0, static_cast<int32_t>(n)};
   const FFNPart part{&w, &all, 1, nullptr, engine.ws.take<float>(n * w.n_ff())};
   gate_up(engine, rows, &part, 1);
-  matmul(engine.pool, engine.ws, w.down, 0, part.h, w.n_ff(), n, w.down_bias, out, w.n_out());
+  matmul(engine, w.down, 0, part.h, w.n_ff(), n, w.down_bias, out, w.n_out());
 }
 
 }  // namespace pintpot

@@ -42,19 +42,13 @@ class PreparedRows {
 
   // For mul_tile with weights of `type`. Not to be called inside a parallel region the first time.
   const std::byte* get(TensorType type);
+  const float* floats() const { return x_; }
 
  private:
   Engine& engine_;
   const float* x_;
   int64_t n_, cols_;
   const std::byte* prepared_[3] = {};
-};
-
-// Gathered rows [first, first + n) go through matrix `mat` of a stack.
-struct Group {
-  int32_t mat;
-  int32_t first;
-  int32_t n;
 };
 
 // What one stack of feed-forwards has to do. Gathered row p is row x_rows[p] of the input (null: row p).

@@ -6,6 +6,7 @@
 #include "blocks.h"
 #include "cpu_features.h"
 #include "decode_block.h"
+#include "engine.h"
 #include "matmul_kernels.h"
 
 namespace pintpot {
@@ -99,17 +100,22 @@ void mul_tile(const Matrix& w, int64_t mat, int64_t row0, int64_t row1, const st
   choose(w.type)(args);
 }
 
-void matmul(ThreadPool& pool, Workspace& ws, const Matrix& w, int64_t mat, const float* x, int64_t ldx,
-            int64_t n, const float* bias, float* out, int64_t ld_out) {
-  Matrix one = w;
-  one.data = w.row(mat, 0);
-  const Product product{&one, bias, out, ld_out};
-  matmul_many(pool, ws, &product, 1, x, ldx, n);
+void matmul(Engine& engine, const Matrix& w, int64_t mat, const float* x, int64_t ldx, int64_t n,
+            const float* bias, float* out, int64_t ld_out) {
+  const Product product{&w, bias, out, ld_out, mat};
+  matmul_many(engine, &product, 1, x, ldx, n);
 }
 
-void matmul_many(ThreadPool& pool, Workspace& ws, const Product* products, int n_products, const float* x,
-                 int64_t ldx, int64_t n) {
+void matmul_many(Engine& engine, const Product* products, int n_products, const float* x, int64_t ldx,
+                 int64_t n) {
   if (n <= 0 || n_products <= 0) return;
+  ThreadPool& pool = engine.pool;
+  Workspace& ws = engine.ws;
+  if (engine.recorder)
+    for (int p = 0; p < n_products; ++p) {
+      const Group all{static_cast<int32_t>(products[p].mat), 0, static_cast<int32_t>(n)};
+      engine.recorder->add(pool, *products[p].w, x, ldx, nullptr, &all, 1);
+    }
   Workspace::Frame frame(ws);
   const int64_t cols = products[0].w->cols;
 
@@ -143,7 +149,7 @@ void matmul_many(ThreadPool& pool, Workspace& ws, const Product* products, int n
     const Product* p = products;
     for (int64_t tiles = 0; item >= (tiles = (p->w->rows + tile - 1) / tile); ++p) item -= tiles;
     const int64_t row0 = item * tile, row1 = std::min(row0 + tile, p->w->rows);
-    mul_tile(*p->w, 0, row0, row1, acts[static_cast<int>(act_kind(p->w->type))], nullptr, n, p->out, p->ld_out);
+    mul_tile(*p->w, p->mat, row0, row1, acts[static_cast<int>(act_kind(p->w->type))], nullptr, n, p->out, p->ld_out);
     if (p->bias)
       for (int64_t i = 0; i < n; ++i)
         for (int64_t r = row0; r < row1; ++r) p->out[i * p->ld_out + r] += p->bias[r];

@@ -9,10 +9,10 @@
 #include <cstdint>
 
 #include "tensor_type.h"
-#include "thread_pool.h"
-#include "workspace.h"
 
 namespace pintpot {
+
+struct Engine;
 
 // A read-only view of n_mats matrices [rows, cols] (an expert stack has n_mats = n_expert, else 1).
 // Rows are contiguous blocks; matrices are mat_stride bytes apart (more than rows * row_bytes when the
@@ -25,8 +25,16 @@ struct Matrix {
   int64_t cols = 0;
   int64_t row_bytes = 0;
   int64_t mat_stride = 0;
+  int32_t source = -1;  // what an InputRecorder files its inputs under; negative: nothing
 
   const std::byte* row(int64_t mat, int64_t r) const { return data + mat * mat_stride + r * row_bytes; }
+};
+
+// Gathered rows [first, first + n) go through matrix `mat` of a stack.
+struct Group {
+  int32_t mat;
+  int32_t first;
+  int32_t n;
 };
 
 // How activations must be prepared for a weight type.
@@ -51,8 +59,8 @@ void mul_tile(const Matrix& w, int64_t mat, int64_t row0, int64_t row1, const st
 
 // out[i * ld_out + r] = W[mat][r] . x[i] for n float rows `ldx` apart, on the whole pool.
 // `bias` (rows floats) is added when not null.
-void matmul(ThreadPool& pool, Workspace& ws, const Matrix& w, int64_t mat, const float* x, int64_t ldx,
-            int64_t n, const float* bias, float* out, int64_t ld_out);
+void matmul(Engine& engine, const Matrix& w, int64_t mat, const float* x, int64_t ldx, int64_t n,
+            const float* bias, float* out, int64_t ld_out);
 
 // Several products of the same input (q, k, v; gate, up): inputs are prepared once per ActKind and all
 // tiles share one parallel region.
@@ -61,9 +69,10 @@ struct Product {
   const float* bias;  // or nullptr
   float* out;
   int64_t ld_out;
+  int64_t mat = 0;
 };
-void matmul_many(ThreadPool& pool, Workspace& ws, const Product* products, int n_products, const float* x,
-                 int64_t ldx, int64_t n);
+void matmul_many(Engine& engine, const Product* products, int n_products, const float* x, int64_t ldx,
+                 int64_t n);
 
 // Dequantizes row r of matrix mat into `cols` floats (embedding lookup, tests).
 void dequantize_row(const Matrix& w, int64_t mat, int64_t r, float* out);

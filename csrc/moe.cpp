@@ -138,8 +138,7 @@ void moe_route(Engine& engine, const MoELayer& layer, const float* router_x, int
   Workspace::Frame frame(engine.ws);
   const int64_t n_expert = layer.n_expert, used = layer.n_expert_used;
   float* logits = engine.ws.take<float>(n * n_expert);
-  matmul(engine.pool, engine.ws, layer.router, 0, router_x, layer.router.cols, n, layer.router_bias, logits,
-         n_expert);
+  matmul(engine, layer.router, 0, router_x, layer.router.cols, n, layer.router_bias, logits, n_expert);
   // Choosing costs about as much as a few passes over the logits.
   each_rows(engine.pool, n, 4 * n_expert, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i)
@@ -170,6 +169,11 @@ void moe_experts(Engine& engine, const MoELayer& layer, const float* x, int64_t 
   }
   gate_up(engine, x_rows, ffn_parts, n_parts);
 
+  if (engine.recorder)
+    for (int p = 0; p < n_parts; ++p) {
+      const FFNPart& part = ffn_parts[p];
+      engine.recorder->add(engine.pool, part.w->down, part.h, part.w->n_ff(), nullptr, part.groups, part.n_groups);
+    }
   DownPart down_parts[2];
   PreparedRows h[2] = {{engine, ffn_parts[0].h, chosen.n_rows, layer.experts.n_ff()},
                        {engine, ffn_parts[1].h, n, layer.shared.n_ff()}};

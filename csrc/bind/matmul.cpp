@@ -27,7 +27,7 @@ void py_matmul(Engine& engine, const BoundMatrix& w, int64_t mat, const RowsF32&
   const float* xp = x.data();
   float* op = out.data();
   const OpScope scope(engine);
-  matmul(engine.pool, engine.ws, w.m, mat, xp, w.m.cols, n, b, op, w.m.rows);
+  matmul(engine, w.m, mat, xp, w.m.cols, n, b, op, w.m.rows);
 }
 
 void py_mul_tile(const BoundMatrix& w, int64_t mat, int64_t row0, int64_t row1, const RowsF32& x,

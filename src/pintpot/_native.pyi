@@ -12,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 F32: TypeAlias = npt.NDArray[np.float32]
+F64: TypeAlias = npt.NDArray[np.float64]
 I32: TypeAlias = npt.NDArray[np.int32]
+I64: TypeAlias = npt.NDArray[np.int64]
 U8: TypeAlias = npt.NDArray[np.uint8]
 
 class Isa(enum.IntEnum):
@@ -42,6 +44,17 @@ class Engine:
     def set_poison(self, on: bool) -> None:
         """Fill scratch memory with NaN before each use (tests)."""
 
+    def start_recording(self) -> None:
+        """From now on sum up what matrices with a source are multiplied with, from zero."""
+
+    def stop_recording(self) -> None:
+        """Forget the sums."""
+
+    def recorded(self) -> dict[int, tuple[F64, I64]]:
+        """
+        Sums so far: source to (squares float64 [n_mats, cols], rows int64 [n_mats]).
+        """
+
 class Matrix:
     """A read-only view of n_mats weight matrices in GGUF blocks."""
 
@@ -55,6 +68,7 @@ class Matrix:
         row_bytes: int,
         mat_stride: int,
         keep: object,
+        source: int = -1,
     ) -> None: ...
     @property
     def rows(self) -> int: ...

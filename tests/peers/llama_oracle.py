@@ -141,7 +141,9 @@ class LlamaCpp:
         flash: int = FLASH_OFF,
         n_ubatch: int = 512,
         n_threads: int = 1,
+        eval_callback: int | None = None,
     ) -> None:
+        """`eval_callback`: address of a `ggml_backend_sched_eval_callback`, which outlives this."""
         self._lib = _library()
         model_params = self._lib.llama_model_default_params()
         params = self._lib.llama_context_default_params()
@@ -154,6 +156,7 @@ class LlamaCpp:
         params.n_threads = params.n_threads_batch = n_threads
         params.type_k = params.type_v = kv_type
         params.flash_attn_type = flash
+        params.cb_eval = eval_callback
         self._context = self._lib.llama_init_from_model(self._model, params)
         if not self._context:
             raise RuntimeError(f"llama.cpp makes no context for {path}")

@@ -20,7 +20,9 @@ import numpy.typing as npt
 Array: TypeAlias = Any
 Prepared: TypeAlias = Any
 F32: TypeAlias = npt.NDArray[np.float32]
+F64: TypeAlias = npt.NDArray[np.float64]
 I32: TypeAlias = npt.NDArray[np.int32]
+I64: TypeAlias = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class TensorView:
     """A read-only view of a weight in its GGUF blocks: `n_mats` matrices of [rows, cols].
 
     `data` is uint8 and starts at row 0 of matrix 0; matrices are `mat_stride` bytes apart. Fused tensors
-    are cut with `row_slice`, without a copy.
+    are cut with `row_slice`, without a copy; `first_row` is where a slice began in the tensor.
     """
 
     name: str
@@ -39,10 +41,25 @@ class TensorView:
     cols: int
     row_bytes: int
     mat_stride: int
+    first_row: int = 0
 
     def row_slice(self, start: int, stop: int) -> TensorView:
         """Rows [start, stop) of every matrix."""
-        return replace(self, data=self.data[start * self.row_bytes :], rows=stop - start)
+        return replace(
+            self,
+            data=self.data[start * self.row_bytes :],
+            rows=stop - start,
+            first_row=self.first_row + start,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class InputSums:
+    """What the matrices of a tensor were multiplied with: `squares`, float64 [n_mats, cols], is the sum of
+    squares of each input column, `rows`, int64 [n_mats], the number of inputs (tokens) of each matrix."""
+
+    squares: F64
+    rows: I64
 
 
 class Activation(StrEnum):
@@ -258,6 +275,25 @@ class Ops(ABC):
     def delta_state(self, layout: DeltaStateLayout) -> Prepared:
         """Zeroed state; has `.nbytes`, `.reset(slot)`, `.copy_slot(src, dst)`, `.save(slot) -> bytes-like`
         and `.restore(slot, saved)`."""
+
+    # --- recording -------------------------------------------------------------------------------
+    @abstractmethod
+    def start_recording(self) -> None:
+        """From now on every product of a weight matrix adds its inputs to that tensor's sums, which begin at
+        zero. Inputs are the float activations, before any rounding the backend does to multiply them."""
+
+    @abstractmethod
+    def stop_recording(self) -> None:
+        """Ends recording and forgets the sums; products cost what they cost without it."""
+
+    @abstractmethod
+    def recorded(self) -> dict[str, InputSums]:
+        """The sums so far by tensor name, a copy; tensors that multiplied nothing are absent.
+
+        Slices of a fused tensor share their inputs: the slice that starts at row 0 stands for all. Lookups
+        (`embed`) are no products, nor are vectors that weigh a token (`shared_gate`). Sums do not depend on
+        the number of threads.
+        """
 
     # --- step time -------------------------------------------------------------------------------
     @abstractmethod

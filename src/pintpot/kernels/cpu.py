@@ -21,6 +21,7 @@ from pintpot.kernels.api import (
     DeltaNetWeights,
     DeltaStateLayout,
     FFNWeights,
+    InputSums,
     KVLayout,
     MoEWeights,
     Ops,
@@ -38,24 +39,6 @@ def _weights_of(name: str) -> Iterator[None]:
         raise ModelFileError(f"tensor {name}: {error}") from error
 
 
-def _matrix(view: TensorView) -> _native.Matrix:
-    with _weights_of(view.name):
-        return _native.Matrix(
-            view.data,
-            view.ggml_type,
-            view.n_mats,
-            view.rows,
-            view.cols,
-            view.row_bytes,
-            view.mat_stride,
-            view.data,
-        )
-
-
-def _optional_matrix(view: TensorView | None) -> _native.Matrix | None:
-    return None if view is None else _matrix(view)
-
-
 def _values(values: F32) -> F32:
     """Contiguous, aligned float32, as the native module reads them (usually the array itself)."""
     return np.require(values, np.float32, ("C", "A"))
@@ -71,10 +54,29 @@ class CpuOps(Ops):
     def __init__(self, n_threads: int) -> None:
         self.name = f"CPU ({_native.active_isa().name})"
         self.engine = _native.Engine(n_threads)
+        self._sources: list[str] = []  # tensor names, by the number their inputs are recorded under
 
     # --- load time -------------------------------------------------------------------------------
     def matrix(self, view: TensorView) -> _native.Matrix:
-        return _matrix(view)
+        source = -1
+        if view.first_row == 0:
+            source = len(self._sources)
+            self._sources.append(view.name)
+        with _weights_of(view.name):
+            return _native.Matrix(
+                view.data,
+                view.ggml_type,
+                view.n_mats,
+                view.rows,
+                view.cols,
+                view.row_bytes,
+                view.mat_stride,
+                view.data,
+                source,
+            )
+
+    def _optional_matrix(self, view: TensorView | None) -> _native.Matrix | None:
+        return None if view is None else self.matrix(view)
 
     def vector(self, values: F32) -> F32:
         return _values(values)
@@ -88,10 +90,10 @@ class CpuOps(Ops):
                 head_dim_k=w.head_dim_k,
                 head_dim_v=w.head_dim_v,
                 scale=w.scale,
-                wq=_matrix(w.wq),
-                wk=_optional_matrix(w.wk),
-                wv=_optional_matrix(w.wv),
-                wo=_matrix(w.wo),
+                wq=self.matrix(w.wq),
+                wk=self._optional_matrix(w.wk),
+                wv=self._optional_matrix(w.wv),
+                wo=self.matrix(w.wo),
                 rope_inv_freq=None if rope is None else _values(rope.inv_freq),
                 rope_interleaved=rope is not None and rope.interleaved,
                 rope_mscale=1.0 if rope is None else rope.mscale,
@@ -118,11 +120,11 @@ class CpuOps(Ops):
                 head_dim_v=w.head_dim_v,
                 conv_kernel=w.conv_kernel,
                 norm_eps=w.norm_eps,
-                wqkv=_matrix(w.wqkv),
-                wz=_matrix(w.wz),
-                wbeta=_matrix(w.wbeta),
-                walpha=_matrix(w.walpha),
-                wo=_matrix(w.wo),
+                wqkv=self.matrix(w.wqkv),
+                wz=self.matrix(w.wz),
+                wbeta=self.matrix(w.wbeta),
+                walpha=self.matrix(w.walpha),
+                wo=self.matrix(w.wo),
                 conv=_values(w.conv),
                 dt_bias=_values(w.dt_bias),
                 a=_values(w.a),
@@ -131,7 +133,7 @@ class CpuOps(Ops):
 
     def ffn_layer(self, w: FFNWeights) -> _native.FFNLayer:
         with _weights_of(w.gate.name):
-            return _native.FFNLayer(_matrix(w.gate), _matrix(w.up), _matrix(w.down), w.activation)
+            return _native.FFNLayer(self.matrix(w.gate), self.matrix(w.up), self.matrix(w.down), w.activation)
 
     def moe_layer(self, w: MoEWeights) -> _native.MoELayer:
         with _weights_of(w.gate.name):
@@ -140,10 +142,10 @@ class CpuOps(Ops):
                 n_expert_used=w.n_expert_used,
                 gating=w.gating,
                 normalize=w.normalize,
-                router=_matrix(w.router),
-                gate=_matrix(w.gate),
-                up=_matrix(w.up),
-                down=_matrix(w.down),
+                router=self.matrix(w.router),
+                gate=self.matrix(w.gate),
+                up=self.matrix(w.up),
+                down=self.matrix(w.down),
                 activation=w.activation,
                 weight_scale=w.weight_scale,
                 router_bias=_optional_values(w.router_bias),
@@ -175,6 +177,19 @@ class CpuOps(Ops):
             layout.conv_dim,
             layout.conv_kernel,
         )
+
+    # --- recording -------------------------------------------------------------------------------
+    def start_recording(self) -> None:
+        self.engine.start_recording()
+
+    def stop_recording(self) -> None:
+        self.engine.stop_recording()
+
+    def recorded(self) -> dict[str, InputSums]:
+        return {
+            self._sources[source]: InputSums(squares, rows)
+            for source, (squares, rows) in self.engine.recorded().items()
+        }
 
     # --- step time -------------------------------------------------------------------------------
     def batch(self, segments: Sequence[Segment]) -> _native.Batch:

@@ -23,6 +23,7 @@ from pintpot.kernels.api import (
     DeltaStateLayout,
     FFNWeights,
     Gating,
+    InputSums,
     KVLayout,
     MoEWeights,
     Ops,
@@ -41,39 +42,47 @@ MIN_WEIGHT_SUM = (
 
 
 @dataclass(frozen=True, slots=True)
+class _Matrix:
+    """Float values [n_mats, rows, cols]."""
+
+    values: Tensor
+    recorded_as: str | None  # the tensor its inputs count for
+
+
+@dataclass(frozen=True, slots=True)
 class _Attention:
     w: AttentionWeights
-    wq: Tensor
-    wk: Tensor | None
-    wv: Tensor | None
-    wo: Tensor
+    wq: _Matrix
+    wk: _Matrix | None
+    wv: _Matrix | None
+    wo: _Matrix
 
 
 @dataclass(frozen=True, slots=True)
 class _DeltaNet:
     w: DeltaNetWeights
-    wqkv: Tensor
-    wz: Tensor
-    wbeta: Tensor
-    walpha: Tensor
-    wo: Tensor
+    wqkv: _Matrix
+    wz: _Matrix
+    wbeta: _Matrix
+    walpha: _Matrix
+    wo: _Matrix
 
 
 @dataclass(frozen=True, slots=True)
 class _FFN:
-    gate: Tensor
-    up: Tensor
-    down: Tensor
+    gate: _Matrix
+    up: _Matrix
+    down: _Matrix
     activation: Activation
 
 
 @dataclass(frozen=True, slots=True)
 class _MoE:
     w: MoEWeights
-    router: Tensor
-    gate: Tensor  # [n_expert, n_ff, n_embd]
-    up: Tensor
-    down: Tensor  # [n_expert, n_embd, n_ff]
+    router: _Matrix
+    gate: _Matrix
+    up: _Matrix
+    down: _Matrix
     shared: _FFN | None
 
 
@@ -122,12 +131,17 @@ class ReferenceOps(Ops):
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         self.dtype = dtype
+        self._recorded: dict[str, InputSums] | None = None  # while recording
 
     # --- load time
 
-    def matrix(self, view: TensorView) -> Tensor:
-        mats = self._load(view)
-        return mats[0]
+    def matrix(self, view: TensorView) -> _Matrix:
+        n_bytes = view.rows * view.row_bytes
+        mats = []
+        for i in range(view.n_mats):
+            raw = view.data[i * view.mat_stride : i * view.mat_stride + n_bytes]
+            mats.append(torch.from_numpy(dequantize(view.ggml_type, raw, (view.rows, view.cols))))
+        return _Matrix(torch.stack(mats).to(self.dtype), None if view.first_row else view.name)
 
     def vector(self, values: F32) -> Tensor:
         return torch.tensor(np.asarray(values, np.float32)).to(self.dtype)
@@ -150,7 +164,7 @@ class ReferenceOps(Ops):
     def moe_layer(self, w: MoEWeights) -> _MoE:
         shared = None if w.shared is None else self.ffn_layer(w.shared)
         return _MoE(
-            w, self.matrix(w.router), self._load(w.gate), self._load(w.up), self._load(w.down), shared
+            w, self.matrix(w.router), self.matrix(w.gate), self.matrix(w.up), self.matrix(w.down), shared
         )
 
     def kv_cache(self, layout: KVLayout) -> ReferenceKVCache:
@@ -159,22 +173,40 @@ class ReferenceOps(Ops):
     def delta_state(self, layout: DeltaStateLayout) -> ReferenceDeltaState:
         return ReferenceDeltaState(layout, self.dtype)
 
-    def _load(self, view: TensorView) -> Tensor:
-        """Float values [n_mats, rows, cols]."""
-        n_bytes = view.rows * view.row_bytes
-        mats = []
-        for i in range(view.n_mats):
-            raw = view.data[i * view.mat_stride : i * view.mat_stride + n_bytes]
-            mats.append(torch.from_numpy(dequantize(view.ggml_type, raw, (view.rows, view.cols))))
-        return torch.stack(mats).to(self.dtype)
+    # --- recording
+
+    def start_recording(self) -> None:
+        self._recorded = {}
+
+    def stop_recording(self) -> None:
+        self._recorded = None
+
+    def recorded(self) -> dict[str, InputSums]:
+        return {
+            name: InputSums(sums.squares.copy(), sums.rows.copy())
+            for name, sums in (self._recorded or {}).items()
+        }
+
+    def _linear(self, x: Tensor, w: _Matrix, bias: Tensor | None = None, mat: int = 0) -> Tensor:
+        """x @ w[mat].T (+ bias): every product of a weight goes through here."""
+        if self._recorded is not None and w.recorded_as is not None:
+            n_mats, _, cols = w.values.shape
+            if w.recorded_as not in self._recorded:
+                self._recorded[w.recorded_as] = InputSums(
+                    np.zeros((n_mats, cols)), np.zeros(n_mats, np.int64)
+                )
+            sums = self._recorded[w.recorded_as]
+            sums.squares[mat] += x.double().square().sum(0).numpy()
+            sums.rows[mat] += len(x)
+        return F.linear(x, w.values[mat], bias)
 
     # --- step time
 
     def batch(self, segments: Sequence[Segment]) -> tuple[Segment, ...]:
         return tuple(segments)
 
-    def embed(self, matrix: Tensor, tokens: I32) -> Tensor:
-        return matrix[torch.from_numpy(np.asarray(tokens, np.int64))]
+    def embed(self, matrix: _Matrix, tokens: I32) -> Tensor:
+        return matrix.values[0, torch.from_numpy(np.asarray(tokens, np.int64))]
 
     def rms_norm(self, x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
         return rms_norm(x, weight, eps)
@@ -195,8 +227,8 @@ class ReferenceOps(Ops):
     def gated(self, gate: Tensor, up: Tensor, activation: Activation) -> Tensor:
         return activate(gate, up, activation)
 
-    def linear(self, x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
-        return F.linear(x, matrix, bias)
+    def linear(self, x: Tensor, matrix: _Matrix, bias: Tensor | None = None) -> Tensor:
+        return self._linear(x, matrix, bias)
 
     def rows(self, x: Tensor, index: I32) -> Tensor:
         return x[torch.from_numpy(np.asarray(index, np.int64))]
@@ -216,17 +248,17 @@ class ReferenceOps(Ops):
         w = layer.w
         n = len(x)
         positions = torch.cat([torch.arange(s.past, s.past + s.n) for s in batch])
-        q = F.linear(x, layer.wq, self._opt(w.bq)).view(n, w.n_head, -1)
+        q = self._linear(x, layer.wq, self._opt(w.bq)).view(n, w.n_head, -1)
         gate = None
         if w.gated:
             q, gate = q[..., : w.head_dim_k], q[..., w.head_dim_k :]
         q = self._norm_rope(q, w.q_norm, w, positions)
         if layer.wk is not None:
-            k = F.linear(x, layer.wk, self._opt(w.bk)).view(n, w.n_head_kv, w.head_dim_k)
+            k = self._linear(x, layer.wk, self._opt(w.bk)).view(n, w.n_head_kv, w.head_dim_k)
             if layer.wv is None:
                 v = k
             else:
-                v = F.linear(x, layer.wv, self._opt(w.bv)).view(n, w.n_head_kv, w.head_dim_v)
+                v = self._linear(x, layer.wv, self._opt(w.bv)).view(n, w.n_head_kv, w.head_dim_v)
             if w.v_norm:
                 v = rms_norm(v, None, w.norm_eps)
             cache.store(batch, self._norm_rope(k, w.k_norm, w, positions), v)
@@ -238,7 +270,7 @@ class ReferenceOps(Ops):
         out = torch.cat(outs)
         if gate is not None:
             out = out * torch.sigmoid(gate)
-        return F.linear(out.reshape(n, -1), layer.wo, self._opt(w.bo))
+        return self._linear(out.reshape(n, -1), layer.wo, self._opt(w.bo))
 
     def _norm_rope(self, x: Tensor, norm: F32 | None, w: AttentionWeights, positions: Tensor) -> Tensor:
         if norm is not None:
@@ -271,10 +303,11 @@ class ReferenceOps(Ops):
         self, x: Tensor, layer: _DeltaNet, state: ReferenceDeltaState, batch: Sequence[Segment]
     ) -> Tensor:
         w = layer.w
-        qkv = F.linear(x, layer.wqkv)
-        beta = torch.sigmoid(F.linear(x, layer.wbeta))  # [n, n_head_v]
+        qkv = self._linear(x, layer.wqkv)
+        beta = torch.sigmoid(self._linear(x, layer.wbeta))  # [n, n_head_v]
         decay = torch.exp(
-            self.vector(w.a) * F.softplus(F.linear(x, layer.walpha) + self.vector(w.dt_bias), threshold=80)
+            self.vector(w.a)
+            * F.softplus(self._linear(x, layer.walpha) + self.vector(w.dt_bias), threshold=80)
         )
         outs = []
         start = 0
@@ -284,8 +317,8 @@ class ReferenceOps(Ops):
             outs.append(self._recur(qkv_s, decay[start:stop], beta[start:stop], w, state.memory[s.slot]))
             start = stop
         out = rms_norm(torch.cat(outs), self.vector(w.norm), w.norm_eps)
-        z = F.linear(x, layer.wz).view(out.shape)
-        return F.linear((out * F.silu(z)).reshape(len(x), -1), layer.wo)
+        z = self._linear(x, layer.wz).view(out.shape)
+        return self._linear((out * F.silu(z)).reshape(len(x), -1), layer.wo)
 
     def _conv(self, x: Tensor, w: DeltaNetWeights, past: Tensor) -> Tensor:
         """silu of the causal convolution; x [n, conv_dim]; `past` [kernel-1, conv_dim] is updated."""
@@ -312,15 +345,14 @@ class ReferenceOps(Ops):
         return torch.stack(outs)
 
     def ffn(self, x: Tensor, layer: _FFN) -> Tensor:
-        return F.linear(
-            activate(F.linear(x, layer.gate), F.linear(x, layer.up), layer.activation), layer.down
-        )
+        gate, up = self._linear(x, layer.gate), self._linear(x, layer.up)
+        return self._linear(activate(gate, up, layer.activation), layer.down)
 
     def moe(
         self, x: Tensor, layer: _MoE, router_x: Tensor | None = None, routes: I32 | None = None
     ) -> Tensor:
         w = layer.w
-        logits = F.linear(x if router_x is None else router_x, layer.router, self._opt(w.router_bias))
+        logits = self._linear(x if router_x is None else router_x, layer.router, self._opt(w.router_bias))
         experts, weights = self._route(logits, w)
         if routes is not None:
             routes[:] = experts.numpy()
@@ -354,9 +386,9 @@ class ReferenceOps(Ops):
 
     def _expert(self, x: Tensor, layer: _MoE, e: int) -> Tensor:
         w = layer.w
-        gate = F.linear(x, layer.gate[e], self._opt(w.gate_bias, e))
-        up = F.linear(x, layer.up[e], self._opt(w.up_bias, e))
-        y = F.linear(activate(gate, up, w.activation), layer.down[e])
+        gate = self._linear(x, layer.gate, self._opt(w.gate_bias, e), e)
+        up = self._linear(x, layer.up, self._opt(w.up_bias, e), e)
+        y = self._linear(activate(gate, up, w.activation), layer.down, mat=e)
         if w.down_scale is not None:
             y = y * float(w.down_scale[e])
         return y if w.down_bias is None else y + self.vector(w.down_bias[e])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
+from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -198,6 +199,15 @@ class Engine:
 
     def logits(self, tokens: Seq[int]) -> F32:
         """Logits after each token of a fresh sequence, float32 [n_tokens, n_vocab]."""
+        out = np.empty((len(tokens), self.model.spec.n_vocab), np.float32)
+        done = 0
+        for piece in self.logits_by_batch(tokens):
+            out[done : done + len(piece)] = piece
+            done += len(piece)
+        return out
+
+    def logits_by_batch(self, tokens: Seq[int]) -> Iterator[F32]:
+        """What `logits` returns in pieces of at most `n_batch` tokens, for those who need not hold it all."""
         self._check_fits(len(tokens), room=0)
         if not tokens:
             raise UsageError("no tokens: give at least one")
@@ -208,14 +218,11 @@ class Engine:
         if slot is None:
             raise UsageError("every slot is busy: finish or cancel a sequence first")
         self._keep(slot, 0)
-        out = np.empty((len(tokens), self.model.spec.n_vocab), np.float32)
         for start in range(0, len(tokens), self.n_batch):
             chunk = list(tokens[start : start + self.n_batch])
-            stop = start + len(chunk)
-            out[start:stop] = self._forward(
+            yield self._forward(
                 [(slot, Segment(slot.index, start, len(chunk)), chunk)], np.arange(len(chunk), dtype=np.int32)
             )
-        return out
 
     def _check_fits(self, n_tokens: int, room: int) -> None:
         if n_tokens + room > self.ctx_tokens:
