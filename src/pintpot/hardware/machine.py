@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _PCIE_LANE_BYTES_S = {1: 0.25e9, 2: 0.5e9, 3: 0.985e9, 4: 1.969e9, 5: 3.938e9, 6: 7.563e9}
-_PCIE_EFFICIENCY = 0.82  # large pinned copies: 25-26 GB/s of the 31.5 of a 4.0 x16 link, as bandwidthTest reports
+_PCIE_EFFICIENCY = (
+    0.82  # large pinned copies: 25-26 GB/s of the 31.5 of a 4.0 x16 link, as bandwidthTest reports
+)
 
 
 @dataclass(frozen=True)

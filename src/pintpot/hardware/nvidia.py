@@ -42,7 +42,9 @@ def read_nvidia(nvml: Any | None, tree: Tree, notes: list[str]) -> list[GPU]:
         nvml.nvmlInit()
     except library.errors as error:
         if tree.path(_DRIVER_FILE).exists():
-            notes.append(f"NVIDIA driver: nvmlInit failed ({_say(error)}); try `nvidia-smi`, reinstall the driver")
+            notes.append(
+                f"NVIDIA driver: nvmlInit failed ({_say(error)}); try `nvidia-smi`, reinstall the driver"
+            )
         return []
     try:
         driver = library.ask("driver version", lambda: _text(nvml.nvmlSystemGetDriverVersion()))
@@ -127,7 +129,8 @@ def _with_bandwidth(lib: _Library, gpu: GPU, handle: Any, known: GPU | None) -> 
 
 def _processes(lib: _Library, handle: Any, gpu: str, tree: Tree) -> tuple[Process, ...]:
     """Programs on the GPU, biggest first; 0 bytes where the driver does not say how much (Windows, WSL)."""
-    nvml, found = lib.nvml, {}
+    nvml = lib.nvml
+    found: dict[int, Process] = {}
     calls = (
         (f"{gpu} compute programs", "nvmlDeviceGetComputeRunningProcesses"),
         (f"{gpu} graphics programs", "nvmlDeviceGetGraphicsRunningProcesses"),

@@ -28,7 +28,7 @@ def probe() -> Hardware:
 def probe_below(
     tree: Tree, nvml: Any | None, cpus: frozenset[int], cache_folder: Path | None = None
 ) -> Hardware:
-    """The machine that these files, this NVML module and these logical CPUs show (tests hand in their own)."""
+    """The machine that these files, this NVML module and these CPUs show (tests hand in their own)."""
     notes: list[str] = []
     cpu = read_cpu(tree, cpus, notes)
     memory = read_memory(tree, notes)

@@ -1,6 +1,6 @@
 """A machine described in words, to plan for one that is not at hand.
 
-Units: KB, MB, GB, TB are powers of 1000 and KiB, MiB, GiB, TiB powers of 1024, in sizes and (with /s) in rates.
+Units: KB, MB, GB, TB are powers of 1000 and KiB, MiB, GiB, TiB powers of 1024, in sizes and (with /s) rates.
 A card's name takes the size on its box (`RTX 5060 Ti 16GB`), which memory chips count in GiB.
 """
 
@@ -88,7 +88,9 @@ def describe(
     return _with_ram_bandwidth(hardware, ram_bandwidth, base, unified is not None)
 
 
-def _with_ram_bandwidth(hardware: Hardware, flag: str | None, base: Hardware | None, unified: bool) -> Hardware:
+def _with_ram_bandwidth(
+    hardware: Hardware, flag: str | None, base: Hardware | None, unified: bool
+) -> Hardware:
     if flag is not None:
         rate, source = parse_rate("--ram-bandwidth", flag), "flag"
     elif unified and hardware.gpus[0].bandwidth_bytes_s:

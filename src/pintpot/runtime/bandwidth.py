@@ -18,7 +18,8 @@ def measure_bandwidth(hardware: Hardware) -> Hardware:
     """The machine with rates measured now, which are remembered for the next `probe`.
 
     RAM is read with 1, 2, 4, ... threads up to one a core, from a buffer of 1 GiB or an eighth of what is
-    available. Where the cache folder cannot be written, the figures hold for this value only and a note says so.
+    available. Where the cache folder cannot be written, the figures hold for this value only, and a note says
+    so.
     """
     cores, load = hardware.cpu.cores, _load()
     threads = sorted({*(2**k for k in range(cores.bit_length()) if 2**k <= cores), cores})
