@@ -75,7 +75,7 @@ _BY_HAND: list[tuple[str, float, float, float, int, int]] = [
     ("AMD Instinct MI300X", 192, 5300, 1307, 5, 16),
 ]
 
-# Unified memory: chip, GB/s, FP16 TFLOPs of the GPU (its FP32 rate, which Apple does not always publish), GiB.
+# Unified memory: chip, GB/s, FP16 TFLOPs (the GPU's FP32 rate, as Apple or others state it), GiB on sale.
 _APPLE: list[tuple[str, float, float, tuple[int, ...]]] = [
     ("Apple M1", 68, 2.6, (8, 16)),
     ("Apple M1 Pro", 200, 5.3, (16, 32)),

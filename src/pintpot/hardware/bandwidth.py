@@ -57,7 +57,7 @@ _PLATFORMS = (
     _Platform(r"Ryzen \d (PRO )?[789]\d\d\d", "DDR5-5200", 2, 5200),
     _Platform(r"Ryzen \d (PRO )?6\d\d\d", "DDR5-4800", 2, 4800),
     _Platform(r"Ryzen", "DDR4-3200", 2, 3200),
-    _Platform(r"Xeon.*(Platinum|Gold|Silver).* [3-6][45]\d\d|Xeon.* w[3579]-[23]4", "DDR5-4800", 8, 4800),
+    _Platform(r"Xeon.*(Platinum|Gold|Silver).* [3-9][45]\d\d|Xeon.* w[3579]-[23]4", "DDR5-4800", 8, 4800),
     _Platform(r"Xeon.*(Platinum|Gold|Silver).* [3-9]3\d\d", "DDR4-3200", 8, 3200),
     _Platform(r"Xeon.*(Platinum|Gold|Silver)", "DDR4-2933", 6, 2933),
     _Platform(r"Core.* Ultra", "DDR5-5600", 2, 5600),

@@ -1,8 +1,8 @@
 """Known GPUs (`data/gpus.json`) and finding one by what people call it.
 
 A name is compared by its words, whatever their order, case or spacing, and without maker's names:
-`5060ti 16gb`, `GeForce RTX 5060 Ti 16 GB` and, with its size, the driver's `NVIDIA GeForce RTX 5060 Ti` are one
-card. Memory sizes are those on the box: 16 GB is 16 GiB here, as memory chips count.
+`5060ti 16gb`, `GeForce RTX 5060 Ti 16 GB` and, with its size, the driver's `NVIDIA GeForce RTX 5060 Ti` are
+one card. Memory sizes are those on the box: 16 GB is 16 GiB here, as memory chips count.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MAKERS = frozenset(
     {"nvidia", "geforce", "tesla", "amd", "radeon", "intel", "apple"}
     | {"r", "tm", "gpu", "graphics", "generation", "workstation", "edition"}
 )
-_SERIES = frozenset({"rtx", "gtx", "rx", "arc", "titan"})
+_SERIES = frozenset({"rtx", "gtx", "rx", "arc"})
 # What drivers call the same thing.
 _REWRITES = (("with max-q design", "laptop"), ("mobile", "laptop"), ("h100 80gb hbm3", "h100 sxm5 80gb"))
 _LISTED = 12
@@ -68,7 +68,7 @@ def _catalog() -> tuple[_Card, ...]:
 def _gpu(name: str, gib: float, entry: dict[str, Any]) -> GPU:
     unified = "unified_gib" in entry
     # What macOS lets the GPU use (Metal's recommendedMaxWorkingSetSize, as llama.cpp logs it): two thirds of
-    # 8 to 32 GiB, three quarters of more.
+    # up to 32 GiB, three quarters of more.
     usable = gib * (2 / 3 if gib <= 32 else 3 / 4) if unified else gib
     link = pcie_link_bytes_s(entry.get("pcie_gen"), entry.get("pcie_width"))
     return GPU(

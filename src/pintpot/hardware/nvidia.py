@@ -48,11 +48,11 @@ def read_nvidia(nvml: Any | None, tree: Tree, notes: list[str]) -> list[GPU]:
         return []
     try:
         driver = library.ask("driver version", lambda: _text(nvml.nvmlSystemGetDriverVersion()))
-        count = library.ask("number of GPUs", nvml.nvmlDeviceGetCount) or 0
+        count = library.ask("number of GPUs", lambda: int(nvml.nvmlDeviceGetCount())) or 0
         gpus = [_read_gpu(library, index, driver, tree) for index in range(count)]
         return [gpu for gpu in gpus if gpu is not None]
     finally:
-        library.ask("shutdown", nvml.nvmlShutdown)
+        library.ask("shutdown", lambda: nvml.nvmlShutdown())  # noqa: PLW0108 (nvmlShutdown may be missing)
 
 
 class _Library:
