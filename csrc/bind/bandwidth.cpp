@@ -11,7 +11,7 @@ void bind_bandwidth(nb::module_& m) {
       [](Engine& engine, WordsU64 data) {
         const uint64_t* words = data.data();
         const auto n = static_cast<int64_t>(data.size());
-        nb::gil_scoped_release release;
+        const OpScope scope(engine);
         return read_words(engine, words, n);
       },
       nb::arg("engine"), array_arg("data"), "XOR of all words, read once on the engine's threads (bandwidth).");

@@ -37,7 +37,7 @@ def test_no_gpu_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_measuring_is_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("pintpot.runtime.bandwidth.gpu_bandwidths", dict)
-    hardware = Hardware(CPU("test", 3, 3, "avx2"), Memory(1 << 30, 1 << 29))
+    hardware = Hardware(CPU("test", 3, 3, "avx2"), Memory(1 << 30, 1 << 23))
     result = measure_bandwidth(hardware)
     measured = recall(hardware.cpu, hardware.memory)
     assert measured is not None

@@ -77,24 +77,19 @@ def _read_rate(folder: Path, n_bytes: int) -> float:
 
 
 def _timed_read(name: str, n_bytes: int) -> float:
-    reader = _open_direct(name)
-    try:
+    # Blocks in mapped memory are page-aligned, as direct reads want them.
+    with os.fdopen(_open_direct(name), "rb", buffering=0) as file, mmap.mmap(-1, _BLOCK_BYTES) as block:
         if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(reader, 0, 0, os.POSIX_FADV_DONTNEED)
-        with mmap.mmap(-1, _BLOCK_BYTES) as block:  # page-aligned, as direct reads want it
-            start, done = time.perf_counter(), 0
-            while done < n_bytes:
-                got = os.readv(reader, [block])
-                if got == 0:
-                    break
-                done += got
-            return done / (time.perf_counter() - start)
-    finally:
-        os.close(reader)
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        start, done = time.perf_counter(), 0
+        while done < n_bytes and (got := file.readinto(block)):
+            done += got
+        return done / (time.perf_counter() - start)
 
 
 def _open_direct(name: str) -> int:
     """Past the page cache where the file system allows it (ZFS, NFS and others may not)."""
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0)
     with contextlib.suppress(OSError):
-        return os.open(name, os.O_RDONLY | getattr(os, "O_DIRECT", 0))
-    return os.open(name, os.O_RDONLY)
+        return os.open(name, flags | getattr(os, "O_DIRECT", 0))
+    return os.open(name, flags)

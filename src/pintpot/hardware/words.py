@@ -55,9 +55,9 @@ def describe(
 ) -> Hardware:
     """`base` with what the flags --gpu, --vram, --ram, --ram-bandwidth and --cores say instead.
 
-    gpu is a name of the catalog, or `none`; a described machine is idle: VRAM is all free, and of RAM all but
-    2 GiB. Without base, ram must be given (or follow from a GPU with unified memory), and a processor with 8
-    cores and AVX2 is assumed. Raises UsageError, one line that names the flag.
+    gpu is a name of the catalog, or `none`; vram is for the first GPU. A described machine is idle: VRAM is
+    all free, and of RAM all but 2 GiB. Without base, ram must be given (or follow from a GPU with unified
+    memory), and a processor with 8 cores and AVX2 is assumed. Raises UsageError: one line, with the flag.
     """
     if cores is not None and cores < 1:
         raise UsageError(f"--cores {cores}: expected 1 or more")

@@ -15,7 +15,7 @@ _COPY_BYTES = 256 << 20
 _REPEATS = 10
 
 
-def ram_read_bytes_s(threads: Sequence[int], n_bytes: int, seconds: float = 0.4) -> dict[int, float]:
+def ram_read_bytes_s(threads: Sequence[int], n_bytes: int, seconds: float = 1.0) -> dict[int, float]:
     """Bytes a second that RAM gives to each number of threads: the best of the passes that fit `seconds`.
 
     n_bytes are allocated and should be several times the last-level cache. The best pass counts because

@@ -10,20 +10,22 @@ from pintpot.hardware.bandwidth import Measured, remember, with_measured
 from pintpot.hardware.machine import Hardware
 from pintpot.kernels.bandwidth import gpu_bandwidths, ram_read_bytes_s
 
-_MOST_BYTES = 1 << 30
-_LEAST_BYTES = 64 << 20
+# Several times the last-level cache, but passes short enough to find quiet moments between other programs.
+_CACHES = 8
+_LEAST_BYTES, _MOST_BYTES = 256 << 20, 2 << 30
 
 
 def measure_bandwidth(hardware: Hardware) -> Hardware:
     """The machine with rates measured now, which are remembered for the next `probe`.
 
-    RAM is read with 1, 2, 4, ... threads up to one a core, from a buffer of 1 GiB or an eighth of what is
-    available. Where the cache folder cannot be written, the figures hold for this value only, and a note says
-    so.
+    RAM is read with 1, 2, 4, ... threads up to one a core, a second each, from a buffer of 8 times the
+    last-level cache (256 MiB to 2 GiB, and at most an eighth of what is available). Where the cache folder
+    cannot be written, the figures hold for this value only, and a note says so.
     """
     cores, load = hardware.cpu.cores, _load()
     threads = sorted({*(2**k for k in range(cores.bit_length()) if 2**k <= cores), cores})
-    n_bytes = max(_LEAST_BYTES, min(_MOST_BYTES, hardware.memory.available_bytes // 8))
+    n_bytes = min(max(_LEAST_BYTES, _CACHES * (hardware.cpu.l3_bytes or 0)), _MOST_BYTES)
+    n_bytes = max(8, min(n_bytes, hardware.memory.available_bytes // 8))
     measured = Measured(
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
         ram_bytes_s=ram_read_bytes_s(threads, n_bytes),

@@ -132,10 +132,10 @@ def test_a_disk_is_read_and_left_as_it_was(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("error_in", "words"), [("mkstemp", "not measured"), ("readv", "not measured"), ("disk_usage", "gone")]
+    ("error_in", "words"), [("mkstemp", "not measured"), ("fsync", "not measured"), ("disk_usage", "gone")]
 )
 def test_a_disk_that_fails(tmp_path, monkeypatch, error_in, words):
-    module = {"mkstemp": "tempfile", "readv": "os", "disk_usage": "shutil"}[error_in]
+    module = {"mkstemp": "tempfile", "fsync": "os", "disk_usage": "shutil"}[error_in]
 
     def fail(*args, **kwargs):
         raise OSError(5, "gone")
