@@ -16,6 +16,7 @@ F64: TypeAlias = npt.NDArray[np.float64]
 I32: TypeAlias = npt.NDArray[np.int32]
 I64: TypeAlias = npt.NDArray[np.int64]
 U8: TypeAlias = npt.NDArray[np.uint8]
+U64: TypeAlias = npt.NDArray[np.uint64]
 
 class Isa(enum.IntEnum):
     scalar = 0
@@ -54,6 +55,9 @@ class Engine:
         """
         Sums so far: source to (squares float64 [n_mats, cols], rows int64 [n_mats]).
         """
+
+def read_words(engine: Engine, data: U64) -> int:
+    """XOR of all words, read once on the engine's threads (bandwidth)."""
 
 class Matrix:
     """A read-only view of n_mats weight matrices in GGUF blocks."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -156,11 +155,10 @@ def _row(test: Test, samples: list[float]) -> dict[str, Any]:
 
 
 def _cpu_name() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as f:  # noqa: PTH123
-            return next((line.split(":", 1)[1].strip() for line in f if line.startswith("model name")), "")
-    except OSError:
-        return platform.processor()
+    from pintpot.hardware.cpu import available_cpus, read_cpu
+    from pintpot.hardware.tree import Tree
+
+    return read_cpu(Tree(), available_cpus(), []).name
 
 
 def _print(rows: list[dict[str, Any]], output: OutputFormat) -> None:
