@@ -11,8 +11,8 @@ rates that the database has but those of the matrix units, at the boost clock, d
 - Intel Arc: XMX does four times the packed rate.
 - No matrix units: the larger of the FP16 and FP32 rates.
 
-Data-center cards and Apple chips are written out below, from memory of the vendors' figures: check them against
-the data sheets before relying on one.
+Data-center cards and Apple chips are written out below, from memory of the vendors' figures: check them
+against the data sheets before relying on one.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _DATA_SHEET_TFLOPS = {
 }
 _DATA_SHEET_GB_S = {"Tesla V100 SXM2 16 GB": 900.0, "Tesla V100 SXM2 32 GB": 900.0}
 
-# name, GiB, GB/s, dense FP16 TFLOPs, PCIe generation, lanes: vendors' figures, not checked against data sheets.
+# name, GiB, GB/s, dense FP16 TFLOPs, PCIe generation, lanes: vendors' figures, unchecked.
 _BY_HAND: list[tuple[str, float, float, float, int, int]] = [
     ("NVIDIA A100 PCIe", 40, 1555, 312, 4, 16),
     ("NVIDIA A100 PCIe", 80, 1935, 312, 4, 16),
