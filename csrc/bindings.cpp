@@ -8,4 +8,5 @@ NB_MODULE(_native, m) {
   pintpot::bind_mixers(m);
   pintpot::bind_rows(m);
   pintpot::bind_ffn(m);
+  pintpot::bind_quantize(m);
 }

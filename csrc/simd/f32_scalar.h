@@ -54,6 +54,11 @@ inline F32x16 select_lt(F32x16 a, F32x16 b, F32x16 yes, F32x16 no) {
   PINTPOT_EACH4(pick4(a.q[i] < b.q[i], yes.q[i], no.q[i]));
 }
 
+inline F32x16 abs(F32x16 a) {
+  const F32x4 none = splat4(0.0f);
+  PINTPOT_EACH4(pick4(a.q[i] < none, none - a.q[i], a.q[i] + none));
+}
+
 #undef PINTPOT_EACH4
 
 inline float hsum(F32x16 a) {
@@ -100,6 +105,17 @@ inline void store_f16(uint16_t* p, F32x16 a) {
   float f[16];
   store(f, a);
   for (int i = 0; i < 16; ++i) p[i] = f32_to_half(f[i]);
+}
+inline F32x16 load_bf16(const uint16_t* p) {
+  float f[16];
+  for (int i = 0; i < 16; ++i) f[i] = bfloat16_to_float(p[i]);
+  return load(f);
+}
+// Integral values that fit, as bytes.
+inline void store_i8(int8_t* p, F32x16 a) {
+  float f[16];
+  store(f, a);
+  for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(f[i]);
 }
 inline F32x16 load_i8(const int8_t* p) {
   float f[16];

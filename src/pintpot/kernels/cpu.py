@@ -38,7 +38,8 @@ def _weights_of(name: str) -> Iterator[None]:
         raise ModelFileError(f"tensor {name}: {error}") from error
 
 
-def _matrix(view: TensorView) -> _native.Matrix:
+def native_matrix(view: TensorView) -> _native.Matrix:
+    """The native view of a weight. Raises ModelFileError where its geometry does not fit its data."""
     with _weights_of(view.name):
         return _native.Matrix(
             view.data,
@@ -53,7 +54,7 @@ def _matrix(view: TensorView) -> _native.Matrix:
 
 
 def _optional_matrix(view: TensorView | None) -> _native.Matrix | None:
-    return None if view is None else _matrix(view)
+    return None if view is None else native_matrix(view)
 
 
 def _values(values: F32) -> F32:
@@ -74,7 +75,7 @@ class CpuOps(Ops):
 
     # --- load time -------------------------------------------------------------------------------
     def matrix(self, view: TensorView) -> _native.Matrix:
-        return _matrix(view)
+        return native_matrix(view)
 
     def vector(self, values: F32) -> F32:
         return _values(values)
@@ -88,10 +89,10 @@ class CpuOps(Ops):
                 head_dim_k=w.head_dim_k,
                 head_dim_v=w.head_dim_v,
                 scale=w.scale,
-                wq=_matrix(w.wq),
+                wq=native_matrix(w.wq),
                 wk=_optional_matrix(w.wk),
                 wv=_optional_matrix(w.wv),
-                wo=_matrix(w.wo),
+                wo=native_matrix(w.wo),
                 rope_inv_freq=None if rope is None else _values(rope.inv_freq),
                 rope_interleaved=rope is not None and rope.interleaved,
                 rope_mscale=1.0 if rope is None else rope.mscale,
@@ -118,11 +119,11 @@ class CpuOps(Ops):
                 head_dim_v=w.head_dim_v,
                 conv_kernel=w.conv_kernel,
                 norm_eps=w.norm_eps,
-                wqkv=_matrix(w.wqkv),
-                wz=_matrix(w.wz),
-                wbeta=_matrix(w.wbeta),
-                walpha=_matrix(w.walpha),
-                wo=_matrix(w.wo),
+                wqkv=native_matrix(w.wqkv),
+                wz=native_matrix(w.wz),
+                wbeta=native_matrix(w.wbeta),
+                walpha=native_matrix(w.walpha),
+                wo=native_matrix(w.wo),
                 conv=_values(w.conv),
                 dt_bias=_values(w.dt_bias),
                 a=_values(w.a),
@@ -131,7 +132,9 @@ class CpuOps(Ops):
 
     def ffn_layer(self, w: FFNWeights) -> _native.FFNLayer:
         with _weights_of(w.gate.name):
-            return _native.FFNLayer(_matrix(w.gate), _matrix(w.up), _matrix(w.down), w.activation)
+            return _native.FFNLayer(
+                native_matrix(w.gate), native_matrix(w.up), native_matrix(w.down), w.activation
+            )
 
     def moe_layer(self, w: MoEWeights) -> _native.MoELayer:
         with _weights_of(w.gate.name):
@@ -140,10 +143,10 @@ class CpuOps(Ops):
                 n_expert_used=w.n_expert_used,
                 gating=w.gating,
                 normalize=w.normalize,
-                router=_matrix(w.router),
-                gate=_matrix(w.gate),
-                up=_matrix(w.up),
-                down=_matrix(w.down),
+                router=native_matrix(w.router),
+                gate=native_matrix(w.gate),
+                up=native_matrix(w.up),
+                down=native_matrix(w.down),
                 activation=w.activation,
                 weight_scale=w.weight_scale,
                 router_bias=_optional_values(w.router_bias),

@@ -1,0 +1,21 @@
+// Kernels of quantize_kernels.h on F32x16, included inside an instruction set's namespace after simd/f32_<isa>.h.
+// No fma(): its result is another at the level that has none.
+
+#include "quantize_lanes.inl"
+
+#include "quantize_float.inl"
+
+#include "quantize_simple.inl"
+
+bool quantize_blocks(TensorType kind, const BlockTask& task) {
+  switch (kind) {
+    case TensorType::f32: return to_f32(task);
+    case TensorType::f16: return to_f16(task);
+    case TensorType::bf16: return to_bf16(task);
+    case TensorType::q8_0: return to_q8_0(task);
+    case TensorType::q4_0: return to_q4_0(task);
+    default: return false;
+  }
+}
+
+inline constexpr QuantizeKernels kQuantizeKernels = {widen, quantize_blocks};
