@@ -1,6 +1,7 @@
 // The quantizer on AVX2 and F16C.
 #include <bit>
 #include <cstring>
+#include <iterator>
 
 #include "blocks.h"
 #include "quantize_kernels.h"

@@ -1,6 +1,7 @@
 // The quantizer on AVX-512.
 #include <bit>
 #include <cstring>
+#include <iterator>
 
 #include "blocks.h"
 #include "quantize_kernels.h"

@@ -5,7 +5,15 @@
 
 #include "quantize_float.inl"
 
+
+
+#include "quantize_affine.inl"
+
+#include "quantize_pack.inl"
+
 #include "quantize_simple.inl"
+
+#include "quantize_formats.inl"
 
 bool quantize_blocks(TensorType kind, const BlockTask& task) {
   switch (kind) {
@@ -14,6 +22,9 @@ bool quantize_blocks(TensorType kind, const BlockTask& task) {
     case TensorType::bf16: return to_bf16(task);
     case TensorType::q8_0: return to_q8_0(task);
     case TensorType::q4_0: return to_q4_0(task);
+    case TensorType::q2_k: return to_affine_super<BlockQ2_K, 16, 3, 15>(task);
+    case TensorType::q4_k: return to_affine_super<BlockQ4_K, 32, 15, 63>(task);
+    case TensorType::q5_k: return to_affine_super<BlockQ5_K, 32, 31, 63>(task);
     default: return false;
   }
 }

@@ -1,6 +1,7 @@
 // The quantizer everywhere: plain C++, no intrinsics.
 #include <bit>
 #include <cstring>
+#include <iterator>
 
 #include "blocks.h"
 #include "quantize_kernels.h"

@@ -37,17 +37,19 @@ bool to_q4_0(const BlockTask& t) {
       size = max(size, a);
     }
     const F32x16 d = div(largest, set1(-8.0f));
-    const F32x16 inverse = select_lt(zero(), abs(d), div(set1(1.0f), d), zero());
+    const F32x16 inv = inverse(d);
     alignas(64) int8_t codes[32 * 16];
     for (int i = 0; i < 32; ++i) {
-      const F32x16 v = add(mul(load(x + i * 16), inverse), set1(8.5f)), r = round(v);
+      const F32x16 v = add(mul(load(x + i * 16), inv), set1(8.5f)), r = round(v);
       store_i8(codes + i * 16, min(set1(15.0f), select_lt(v, r, sub(r, set1(1.0f)), r)));
     }
+    alignas(64) int8_t flat[32 * 16];
+    from_lanes(codes, 32, flat);
     alignas(64) float scales[16];
     store(scales, d);
     for (int j = 0; j < lanes; ++j) {
       out[b + j].d = to_half(scales[j]);
-      pack_nibbles(codes, j, out[b + j].qs);
+      pack_nibbles(flat + j * 32, 16, out[b + j].qs);
     }
   }
   return true;

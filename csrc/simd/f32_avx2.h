@@ -44,6 +44,15 @@ inline F32x16 abs(F32x16 a) {
   return {_mm256_andnot_ps(sign, a.lo), _mm256_andnot_ps(sign, a.hi)};
 }
 
+template <int kMask>
+inline F32x16 swap_lanes(F32x16 a) {
+  if constexpr (kMask == 1) return {_mm256_permute_ps(a.lo, 0xB1), _mm256_permute_ps(a.hi, 0xB1)};
+  if constexpr (kMask == 2) return {_mm256_permute_ps(a.lo, 0x4E), _mm256_permute_ps(a.hi, 0x4E)};
+  if constexpr (kMask == 4)
+    return {_mm256_permute2f128_ps(a.lo, a.lo, 1), _mm256_permute2f128_ps(a.hi, a.hi, 1)};
+  if constexpr (kMask == 8) return {a.hi, a.lo};
+}
+
 inline float hsum(F32x16 a) {
   const __m256 s = _mm256_add_ps(a.lo, a.hi);
   __m128 t = _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));

@@ -33,6 +33,14 @@ inline F32x16 select_lt(F32x16 a, F32x16 b, F32x16 yes, F32x16 no) {
 
 inline F32x16 abs(F32x16 a) { return {_mm512_abs_ps(a.v)}; }
 
+template <int kMask>
+inline F32x16 swap_lanes(F32x16 a) {
+  if constexpr (kMask == 1) return {_mm512_permute_ps(a.v, 0xB1)};
+  if constexpr (kMask == 2) return {_mm512_permute_ps(a.v, 0x4E)};
+  if constexpr (kMask == 4) return {_mm512_shuffle_f32x4(a.v, a.v, 0xB1)};
+  if constexpr (kMask == 8) return {_mm512_shuffle_f32x4(a.v, a.v, 0x4E)};
+}
+
 inline float hsum(F32x16 a) { return _mm512_reduce_add_ps(a.v); }
 inline float hmax(F32x16 a) { return _mm512_reduce_max_ps(a.v); }
 

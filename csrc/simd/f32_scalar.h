@@ -61,6 +61,15 @@ inline F32x16 abs(F32x16 a) {
 
 #undef PINTPOT_EACH4
 
+// Lane i of the result is lane i ^ kMask of a, for kMask 1, 2, 4 or 8.
+template <int kMask>
+inline F32x16 swap_lanes(F32x16 a) {
+  float from[16], to[16];
+  store(from, a);
+  for (int i = 0; i < 16; ++i) to[i] = from[i ^ kMask];
+  return load(to);
+}
+
 inline float hsum(F32x16 a) {
   const F32x4 s = (a.q[0] + a.q[2]) + (a.q[1] + a.q[3]);
   return (s[0] + s[2]) + (s[1] + s[3]);

@@ -1,0 +1,39 @@
+// Formats whose scales are searched for: group after group, then packed.
+
+// Calls body(group, first super-block, how many of its super-blocks count) for all values of a task.
+template <int N, int kSuper, class Body>
+inline void each_group(const BlockTask& t, Body&& body) {
+  const int64_t n_lanes = t.n_rows * t.cols / N;
+  Group<N, kSuper> g;
+  for (int64_t lane = 0; lane < n_lanes; lane += 16) {
+    const int64_t lanes = n_lanes - lane < 16 ? n_lanes - lane : 16;
+    load_group(t, lane, lanes, g);
+    body(g, lane / kSuper, lanes / kSuper);
+  }
+}
+
+inline void store_lanes(F32x16 v, float (&out)[16]) { store(out, v); }
+
+template <class Block, int N, int L, int S>
+bool to_affine_super(const BlockTask& t) {
+  constexpr int kSuper = 256 / N;
+  auto* out = reinterpret_cast<Block*>(t.out);
+  each_group<N, kSuper>(t, [&](const Group<N, kSuper>& g, int64_t first, int64_t count) {
+    const AffineScales a = affine_super<L, S, kSuper>(g);
+    alignas(64) int8_t lanes[N * 16], codes[N * 16], scale[16], min[16];
+    affine_codes<L>(g, mul(a.ls, a.d), neg(mul(a.lm, a.dmin)), lanes);
+    from_lanes(lanes, N, codes);
+    store_i8(scale, a.ls);
+    store_i8(min, a.lm);
+    alignas(64) uint16_t d[16], dmin[16];
+    store_f16(d, clamp(mul(a.d, g.unit), -65504.0f, 65504.0f));
+    store_f16(dmin, clamp(mul(a.dmin, g.unit), -65504.0f, 65504.0f));
+    for (int64_t b = 0; b < count; ++b) {
+      const int64_t lane = b * kSuper;
+      out[first + b].d = d[lane];
+      out[first + b].dmin = dmin[lane];
+      pack(out[first + b], codes + b * 256, scale + lane, min + lane);
+    }
+  });
+  return true;
+}
