@@ -22,9 +22,8 @@ inline F32x16 affine_code(F32x16 x, F32x16 inverse, F32x16 offset) {
 // The sums of C ranges' codes in one pass.
 template <int L, int C, class G>
 inline void affine_sums(const G& g, const F32x16 (&inverse)[C], const F32x16 (&offset)[C], AffineSums (&out)[C]) {
-  constexpr int kValues = sizeof(g.x) / 64;
   for (AffineSums& s : out) s = {zero(), zero(), zero()};
-  for (int i = 0; i < kValues; ++i) {
+  for (int i = 0; i < G::kValues; ++i) {
     const F32x16 x = load(g.x + i * 16), w = load(g.w + i * 16);
     for (int c = 0; c < C; ++c) {
       const F32x16 l = affine_code<L>(x, inverse[c], offset[c]), wl = mul(w, l);
@@ -65,10 +64,8 @@ inline AffineFit affine_solve(const G& g, const AffineSums& a) {
   return {s, m, affine_error(g, a, s, m), a};
 }
 
-constexpr int kAffineRounds = 2, kAffineSuperRounds = 4;
+constexpr int kAffineRounds = 2, kAffineSuperRounds = 4, kAffineSingleRounds = 2;
 constexpr float kAffineScaleCuts[] = {0.0f, -0.5f, -1.0f, -1.5f};
-
-inline F32x16 pick(F32x16 a, F32x16 b, F32x16 yes, F32x16 no) { return select_lt(a, b, yes, no); }
 
 inline void affine_keep(AffineFit& best, const AffineFit& f) {
   const F32x16 a = f.error, b = best.error;
@@ -84,9 +81,9 @@ constexpr float kAffineClips[][2] = {{0.0f, 0.0f},   {-0.3f, -0.3f}, {0.35f, 0.3
 // The best real-valued (s, m) of each sub-block.
 template <int L, bool kMinBelow, class G>
 inline AffineFit affine_search(const G& g) {
-  constexpr int kValues = sizeof(g.x) / 64, kTogether = 4;
+  constexpr int kTogether = 4;
   F32x16 low = load(g.x), high = low;
-  for (int i = 1; i < kValues; ++i) {
+  for (int i = 1; i < G::kValues; ++i) {
     low = min(low, load(g.x + i * 16));
     high = max(high, load(g.x + i * 16));
   }
@@ -173,6 +170,24 @@ inline AffineFit affine_recode(const G& g, AffineScales& a) {
   return affine_solve<true>(g, sums[0]);
 }
 
+// Blocks of their own: scale and minimum are halves, of any sign.
+template <int L, class G>
+inline AffineFit affine_single(const G& g) {
+  AffineFit fit = affine_search<L, false>(g), best = fit;
+  best.error = set1(__builtin_inff());
+  for (int round = 0; round < kAffineSingleRounds; ++round) {
+    F32x16 inv[1], offset[1];
+    AffineSums sums[1];
+    const F32x16 s = g.half(fit.s);
+    F32x16 m = g.half(div(sub(g.x_sum, mul(s, fit.sums.l)), g.w_sum));
+    affine_nearest(s, m, inv[0], offset[0]);
+    affine_sums<L>(g, inv, offset, sums);
+    affine_keep(best, {s, m, affine_error(g, sums[0], s, m), sums[0]});
+    fit = affine_solve<false>(g, sums[0]);
+  }
+  return best;
+}
+
 template <int L, int S, int kSuper, class G>
 inline AffineScales affine_super(const G& g) {
   AffineFit fit = affine_search<L, true>(g);
@@ -200,8 +215,7 @@ inline AffineScales affine_super(const G& g) {
 // The codes of scales s and minima m, in lanes.
 template <int L, class G>
 inline void affine_codes(const G& g, F32x16 s, F32x16 m, int8_t* lanes) {
-  constexpr int kValues = sizeof(g.x) / 64;
   F32x16 inv, offset;
   affine_nearest(s, m, inv, offset);
-  for (int i = 0; i < kValues; ++i) store_i8(lanes + i * 16, affine_code<L>(load(g.x + i * 16), inv, offset));
+  for (int i = 0; i < G::kValues; ++i) store_i8(lanes + i * 16, affine_code<L>(load(g.x + i * 16), inv, offset));
 }

@@ -12,7 +12,11 @@ inline void each_group(const BlockTask& t, Body&& body) {
   }
 }
 
-inline void store_lanes(F32x16 v, float (&out)[16]) { store(out, v); }
+// Halves as the file holds them.
+template <class G>
+inline void store_halves(const G& g, F32x16 v, uint16_t (&out)[16]) {
+  store_f16(out, clamp(mul(v, g.unit), -65504.0f, 65504.0f));
+}
 
 template <class Block, int N, int L, int S>
 bool to_affine_super(const BlockTask& t) {
@@ -26,13 +30,71 @@ bool to_affine_super(const BlockTask& t) {
     store_i8(scale, a.ls);
     store_i8(min, a.lm);
     alignas(64) uint16_t d[16], dmin[16];
-    store_f16(d, clamp(mul(a.d, g.unit), -65504.0f, 65504.0f));
-    store_f16(dmin, clamp(mul(a.dmin, g.unit), -65504.0f, 65504.0f));
+    store_halves(g, a.d, d);
+    store_halves(g, a.dmin, dmin);
     for (int64_t b = 0; b < count; ++b) {
       const int64_t lane = b * kSuper;
       out[first + b].d = d[lane];
       out[first + b].dmin = dmin[lane];
       pack(out[first + b], codes + b * 256, scale + lane, min + lane);
+    }
+  });
+  return true;
+}
+
+template <class Block, int N, class Levels, int S>
+bool to_symmetric_super(const BlockTask& t) {
+  constexpr int kSuper = 256 / N;
+  auto* out = reinterpret_cast<Block*>(t.out);
+  each_group<N, kSuper>(t, [&](const Group<N, kSuper>& g, int64_t first, int64_t count) {
+    const SymmetricScales a = symmetric_super<Levels, S, kSuper>(g);
+    alignas(64) int8_t lanes[N * 16], codes[N * 16], scale[16];
+    symmetric_codes<Levels>(g, mul(a.ls, a.d), lanes);
+    from_lanes(lanes, N, codes);
+    store_i8(scale, a.ls);
+    alignas(64) uint16_t d[16];
+    store_halves(g, a.d, d);
+    for (int64_t b = 0; b < count; ++b) {
+      out[first + b].d = d[b * kSuper];
+      pack(out[first + b], codes + b * 256, scale + b * kSuper);
+    }
+  });
+  return true;
+}
+
+template <class Block, int L>
+bool to_affine(const BlockTask& t) {
+  auto* out = reinterpret_cast<Block*>(t.out);
+  each_group<32, 1>(t, [&](const Group<32, 1>& g, int64_t first, int64_t count) {
+    const AffineFit a = affine_single<L>(g);
+    alignas(64) int8_t lanes[32 * 16], codes[32 * 16];
+    affine_codes<L>(g, a.s, a.m, lanes);
+    from_lanes(lanes, 32, codes);
+    alignas(64) uint16_t d[16], m[16];
+    store_halves(g, a.s, d);
+    store_halves(g, a.m, m);
+    for (int64_t b = 0; b < count; ++b) {
+      out[first + b].d = d[b];
+      out[first + b].m = m[b];
+      pack(out[first + b], codes + b * 32);
+    }
+  });
+  return true;
+}
+
+template <class Block, class Levels>
+bool to_symmetric(const BlockTask& t) {
+  auto* out = reinterpret_cast<Block*>(t.out);
+  each_group<32, 1>(t, [&](const Group<32, 1>& g, int64_t first, int64_t count) {
+    const SymmetricScales a = symmetric_single<Levels>(g);
+    alignas(64) int8_t lanes[32 * 16], codes[32 * 16];
+    symmetric_codes<Levels>(g, a.d, lanes);
+    from_lanes(lanes, 32, codes);
+    alignas(64) uint16_t d[16];
+    store_halves(g, a.d, d);
+    for (int64_t b = 0; b < count; ++b) {
+      out[first + b].d = d[b];
+      pack(out[first + b], codes + b * 32);
     }
   });
   return true;

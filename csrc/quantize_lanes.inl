@@ -39,6 +39,8 @@ inline F32x16 ratio(F32x16 a, F32x16 b) { return select_lt(zero(), b, div(a, b),
 // 1 / a, and 0 for 0
 inline F32x16 inverse(F32x16 a) { return select_lt(zero(), abs(a), div(set1(1.0f), a), zero()); }
 
+inline F32x16 pick(F32x16 a, F32x16 b, F32x16 yes, F32x16 no) { return select_lt(a, b, yes, no); }
+
 // To the nearest half; what overflows becomes the largest.
 inline F32x16 round_half(F32x16 a) {
   alignas(64) uint16_t bits[16];
@@ -58,6 +60,7 @@ inline uint16_t to_half(float f) {
 // that a column of no importance is still given the code that fits it.
 template <int N, int kSuper>
 struct Group {
+  static constexpr int kValues = N;
   alignas(64) float x[N * 16];
   alignas(64) float w[N * 16];
   F32x16 unit;        // what values were divided by

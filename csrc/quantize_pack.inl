@@ -47,3 +47,49 @@ inline void pack(BlockQ5_K& b, const int8_t* q, const int8_t* scale, const int8_
   for (int i = 0; i < 4; ++i) pack_nibbles(q + i * 64, 32, b.qs + i * 32);
   pack_high_bit(q, 4, b.qh);
 }
+
+inline void pack(BlockQ3_K& b, const int8_t* q, const int8_t* scale) {
+  for (int j = 0; j < 8; ++j) {
+    const int low = scale[j] + 32, high = scale[j + 8] + 32;
+    b.scales[j] = static_cast<uint8_t>((low & 15) | (high & 15) << 4);
+  }
+  for (int j = 0; j < 4; ++j) {
+    const auto top = [&](int k) { return (scale[j + 4 * k] + 32) >> 4 << 2 * k; };
+    b.scales[8 + j] = static_cast<uint8_t>(top(0) | top(1) | top(2) | top(3));
+  }
+  pack_2bit(q, 0, b.qs);
+  pack_high_bit(q, 2, b.hmask);
+}
+
+inline void pack(BlockQ6_K& b, const int8_t* q, const int8_t* scale) {
+  std::memcpy(b.scales, scale, 16);
+  pack_nibbles(q, 64, b.ql);
+  pack_nibbles(q + 128, 64, b.ql + 64);
+  pack_2bit(q, 4, b.qh);
+}
+
+inline void pack(BlockIQ4_XS& b, const int8_t* q, const int8_t* scale) {
+  std::memset(b.scales_l, 0, 4);
+  int high = 0;
+  for (int j = 0; j < 8; ++j) {
+    b.scales_l[j / 2] = static_cast<uint8_t>(b.scales_l[j / 2] | ((scale[j] + 32) & 15) << j % 2 * 4);
+    high |= (scale[j] + 32) >> 4 << 2 * j;
+  }
+  b.scales_h = static_cast<uint16_t>(high);
+  for (int i = 0; i < 8; ++i) pack_nibbles(q + i * 32, 16, b.qs + i * 16);
+}
+
+// The fifth bits of 32 codes.
+inline void pack_fifth(const int8_t* q, uint8_t* out) {
+  for (int k = 0; k < 4; ++k) {
+    int byte = 0;
+    for (int i = 0; i < 8; ++i) byte |= (q[8 * k + i] >> 4 & 1) << i;
+    out[k] = static_cast<uint8_t>(byte);
+  }
+}
+
+template <class Block>
+inline void pack(Block& b, const int8_t* q) {
+  pack_nibbles(q, 16, b.qs);
+  if constexpr (requires { b.qh; }) pack_fifth(q, b.qh);
+}

@@ -103,6 +103,14 @@ inline F32x16 load_i8(const int8_t* p) {
           _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8))))};
 }
 
+inline __m256 lookup_8(const float* table, __m256 i) {
+  const __m256i at = _mm256_cvtps_epi32(i);
+  const __m256 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), at);
+  const __m256 high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), at);
+  return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(at, 28)));
+}
+inline F32x16 lookup(const float* table, F32x16 i) { return {lookup_8(table, i.lo), lookup_8(table, i.hi)}; }
+
 inline __m256 pow2i_8(__m256 n) {
   return _mm256_castsi256_ps(
       _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));

@@ -65,6 +65,10 @@ inline F32x16 load_i8(const int8_t* p) {
   return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
 }
 
+inline F32x16 lookup(const float* table, F32x16 i) {
+  return {_mm512_permutexvar_ps(_mm512_cvtps_epi32(i.v), _mm512_loadu_ps(table))};
+}
+
 inline F32x16 pow2i(F32x16 n) {
   return {_mm512_castsi512_ps(
       _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127)), 23))};

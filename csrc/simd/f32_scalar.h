@@ -132,6 +132,13 @@ inline F32x16 load_i8(const int8_t* p) {
   return load(f);
 }
 
+// table[i] for integral i in 0..15
+inline F32x16 lookup(const float* table, F32x16 i) {
+  float f[16];
+  store(f, i);
+  for (float& v : f) v = table[static_cast<int>(v)];
+  return load(f);
+}
 // 2^n for integral n in [-126, 127].
 inline F32x16 pow2i(F32x16 n) {
   F32x16 r;
