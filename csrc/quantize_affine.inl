@@ -64,8 +64,8 @@ inline AffineFit affine_solve(const G& g, const AffineSums& a) {
   return {s, m, affine_error(g, a, s, m), a};
 }
 
-constexpr int kAffineRounds = 2, kAffineSuperRounds = 4, kAffineSingleRounds = 2;
-constexpr float kAffineScaleCuts[] = {0.0f, -0.5f, -1.0f, -1.5f};
+
+constexpr float kAffineScaleCuts[] = {0.5f, 0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f};
 
 inline void affine_keep(AffineFit& best, const AffineFit& f) {
   const F32x16 a = f.error, b = best.error;
@@ -74,14 +74,40 @@ inline void affine_keep(AffineFit& best, const AffineFit& f) {
            pick(a, b, f.sums.xl, best.sums.xl)}};
 }
 
+// Fits from the codes of ranges [low, low + L step], cut by clips[..] steps at their lower and upper ends.
+template <int L, bool kMinBelow, size_t kClips, class G>
+inline void affine_try(const G& g, const F32x16 low, const F32x16 step, const float (&clips)[kClips][2],
+                       AffineFit& best) {
+  constexpr size_t kTogether = 4;
+  static_assert(kClips % kTogether == 0);
+  for (size_t c = 0; c < kClips; c += kTogether) {
+    F32x16 inv[kTogether], offset[kTogether];
+    AffineSums sums[kTogether];
+    for (size_t k = 0; k < kTogether; ++k) {
+      const float a = clips[c + k][0], b = clips[c + k][1];
+      affine_nearest(mul(step, set1(1.0f - (a + b) / L)), add(low, mul(step, set1(a))), inv[k], offset[k]);
+    }
+    affine_sums<L>(g, inv, offset, sums);
+    for (size_t k = 0; k < kTogether; ++k) affine_keep(best, affine_solve<kMinBelow>(g, sums[k]));
+  }
+}
+
 // What is cut from the range at its lower and upper end, in steps of it.
-constexpr float kAffineClips[][2] = {{0.0f, 0.0f},   {-0.3f, -0.3f}, {0.35f, 0.35f}, {0.0f, 0.5f},
-                                     {0.5f, 0.0f},   {0.7f, 0.7f},   {-0.2f, 0.2f},  {0.2f, -0.2f}};
+constexpr float kAffineClips[][2] = {
+    {-0.6f, -0.6f}, {-0.6f, -0.05f}, {-0.6f, 0.5f}, {-0.6f, 1.2f},
+    {-0.05f, -0.6f}, {-0.05f, -0.05f}, {-0.05f, 0.5f}, {-0.05f, 1.2f},
+    {0.5f, -0.6f}, {0.5f, -0.05f}, {0.5f, 0.5f}, {0.5f, 1.2f},
+    {1.2f, -0.6f}, {1.2f, -0.05f}, {1.2f, 0.5f}, {1.2f, 1.2f}};
+
+constexpr float kAffineShifts[][2] = {
+    {-0.3f, -0.3f}, {-0.3f, -0.1f}, {-0.3f, 0.1f}, {-0.3f, 0.3f},
+    {-0.1f, -0.3f}, {-0.1f, -0.1f}, {-0.1f, 0.1f}, {-0.1f, 0.3f},
+    {0.1f, -0.3f}, {0.1f, -0.1f}, {0.1f, 0.1f}, {0.1f, 0.3f},
+    {0.3f, -0.3f}, {0.3f, -0.1f}, {0.3f, 0.1f}, {0.3f, 0.3f}};
 
 // The best real-valued (s, m) of each sub-block.
 template <int L, bool kMinBelow, class G>
 inline AffineFit affine_search(const G& g) {
-  constexpr int kTogether = 4;
   F32x16 low = load(g.x), high = low;
   for (int i = 1; i < G::kValues; ++i) {
     low = min(low, load(g.x + i * 16));
@@ -90,23 +116,8 @@ inline AffineFit affine_search(const G& g) {
   if constexpr (kMinBelow) low = min(low, zero());
   const F32x16 step = mul(sub(high, low), set1(1.0f / L));
   AffineFit best{zero(), zero(), set1(__builtin_inff()), {zero(), zero(), zero()}};
-  for (size_t c = 0; c < std::size(kAffineClips); c += kTogether) {
-    F32x16 inv[kTogether], offset[kTogether];
-    AffineSums sums[kTogether];
-    for (int k = 0; k < kTogether; ++k) {
-      const float a = kAffineClips[c + k][0], b = kAffineClips[c + k][1];
-      affine_nearest(mul(step, set1(1.0f - (a + b) / L)), add(low, mul(step, set1(a))), inv[k], offset[k]);
-    }
-    affine_sums<L>(g, inv, offset, sums);
-    for (int k = 0; k < kTogether; ++k) affine_keep(best, affine_solve<kMinBelow>(g, sums[k]));
-  }
-  for (int round = 0; round < kAffineRounds; ++round) {
-    F32x16 inv[1], offset[1];
-    AffineSums sums[1];
-    affine_nearest(best.s, best.m, inv[0], offset[0]);
-    affine_sums<L>(g, inv, offset, sums);
-    affine_keep(best, affine_solve<kMinBelow>(g, sums[0]));
-  }
+  affine_try<L, kMinBelow>(g, low, step, kAffineClips, best);
+  affine_try<L, kMinBelow>(g, best.m, best.s, kAffineShifts, best);
   return best;
 }
 
@@ -175,7 +186,7 @@ template <int L, class G>
 inline AffineFit affine_single(const G& g) {
   AffineFit fit = affine_search<L, false>(g), best = fit;
   best.error = set1(__builtin_inff());
-  for (int round = 0; round < kAffineSingleRounds; ++round) {
+  for (int round = 0; round < 2; ++round) {
     F32x16 inv[1], offset[1];
     AffineSums sums[1];
     const F32x16 s = g.half(fit.s);
@@ -188,27 +199,64 @@ inline AffineFit affine_single(const G& g) {
   return best;
 }
 
+// Each sub-block's best pair of integers among the one in `a` and its neighbours, codes following; their sums.
+template <int L, int S, int kSuper, class G>
+inline AffineSums affine_step(const G& g, AffineScales& a) {
+  constexpr float kSteps[][2] = {{0, 0}, {1, 1}, {-1, -1}, {1, 0}, {-1, 0}, {0, 1}, {0, -1}, {1, -1}, {-1, 1}};
+  constexpr int kTogether = 3;
+  const F32x16 ls = a.ls, lm = a.lm;
+  AffineSums best{};
+  F32x16 error = set1(__builtin_inff());
+  for (size_t c = 0; c < std::size(kSteps); c += kTogether) {
+    F32x16 inv[kTogether], offset[kTogether], s[kTogether], m[kTogether];
+    AffineSums sums[kTogether];
+    for (int k = 0; k < kTogether; ++k) {
+      s[k] = clamp(add(ls, set1(kSteps[c + k][0])), 0.0f, S);
+      m[k] = clamp(add(lm, set1(kSteps[c + k][1])), 0.0f, S);
+      affine_nearest(mul(s[k], a.d), neg(mul(m[k], a.dmin)), inv[k], offset[k]);
+    }
+    affine_sums<L>(g, inv, offset, sums);
+    for (int k = 0; k < kTogether; ++k) {
+      const F32x16 e = affine_error(g, sums[k], mul(s[k], a.d), neg(mul(m[k], a.dmin)));
+      a.ls = pick(e, error, s[k], a.ls);
+      a.lm = pick(e, error, m[k], a.lm);
+      best = {pick(e, error, sums[k].l, best.l), pick(e, error, sums[k].ll, best.ll),
+              pick(e, error, sums[k].xl, best.xl)};
+      error = min(e, error);
+    }
+  }
+  a.error = sum_super<kSuper>(error);
+  return best;
+}
+
 template <int L, int S, int kSuper, class G>
 inline AffineScales affine_super(const G& g) {
   AffineFit fit = affine_search<L, true>(g);
   const F32x16 top_s = max_super<kSuper>(fit.s), top_m = max_super<kSuper>(neg(fit.m));
   AffineScales best{zero(), zero(), zero(), zero(), set1(__builtin_inff())};
-  for (float cut_s : kAffineScaleCuts)
-    for (float cut_m : kAffineScaleCuts) {
-      AffineScales a{g.half(mul(top_s, set1(1.0f / (S + cut_s)))), g.half(mul(top_m, set1(1.0f / (S + cut_m)))),
-                     zero(), zero(), zero()};
-      affine_integers<S>(g, fit, a);
-      a.error = sum_super<kSuper>(a.error);
-      affine_keep(best, a);
-    }
+  const auto consider = [&](F32x16 d, F32x16 dmin) {
+    AffineScales a{d, dmin, zero(), zero(), zero()};
+    affine_integers<S>(g, fit, a);
+    a.error = sum_super<kSuper>(a.error);
+    affine_keep(best, a);
+  };
+  const F32x16 dmin = g.half(mul(top_m, set1(1.0f / S)));
+  for (float cut : kAffineScaleCuts) consider(g.half(mul(top_s, set1(1.0f / (S + cut)))), dmin);
+  for (float cut : kAffineScaleCuts) consider(best.d, g.half(mul(top_m, set1(1.0f / (S + cut)))));
   AffineScales a = best;
   best.error = set1(__builtin_inff());
-  for (int round = 0; round < kAffineSuperRounds; ++round) {
+  for (int round = 0; round < 2; ++round) {
     fit = affine_recode<L, kSuper>(g, a);
     affine_keep(best, a);
     affine_solve_super<kSuper>(g, fit.sums, a);
     affine_integers<S>(g, fit, a);
   }
+  a = best;
+  const AffineSums sums = affine_step<L, S, kSuper>(g, a);
+  affine_keep(best, a);
+  affine_solve_super<kSuper>(g, sums, a);
+  affine_recode<L, kSuper>(g, a);
+  affine_keep(best, a);
   return best;
 }
 

@@ -1,23 +1,5 @@
 // Formats whose scales are searched for: group after group, then packed.
 
-// Calls body(group, first super-block, how many of its super-blocks count) for all values of a task.
-template <int N, int kSuper, class Body>
-inline void each_group(const BlockTask& t, Body&& body) {
-  const int64_t n_lanes = t.n_rows * t.cols / N;
-  Group<N, kSuper> g;
-  for (int64_t lane = 0; lane < n_lanes; lane += 16) {
-    const int64_t lanes = n_lanes - lane < 16 ? n_lanes - lane : 16;
-    load_group(t, lane, lanes, g);
-    body(g, lane / kSuper, lanes / kSuper);
-  }
-}
-
-// Halves as the file holds them.
-template <class G>
-inline void store_halves(const G& g, F32x16 v, uint16_t (&out)[16]) {
-  store_f16(out, clamp(mul(v, g.unit), -65504.0f, 65504.0f));
-}
-
 template <class Block, int N, int L, int S>
 bool to_affine_super(const BlockTask& t) {
   constexpr int kSuper = 256 / N;
@@ -86,16 +68,7 @@ template <class Block, class Levels>
 bool to_symmetric(const BlockTask& t) {
   auto* out = reinterpret_cast<Block*>(t.out);
   each_group<32, 1>(t, [&](const Group<32, 1>& g, int64_t first, int64_t count) {
-    const SymmetricScales a = symmetric_single<Levels>(g);
-    alignas(64) int8_t lanes[32 * 16], codes[32 * 16];
-    symmetric_codes<Levels>(g, a.d, lanes);
-    from_lanes(lanes, 32, codes);
-    alignas(64) uint16_t d[16];
-    store_halves(g, a.d, d);
-    for (int64_t b = 0; b < count; ++b) {
-      out[first + b].d = d[b];
-      pack(out[first + b], codes + b * 32);
-    }
+    store_symmetric<Levels>(g, symmetric_single<Levels>(g).d, out + first, count);
   });
   return true;
 }

@@ -113,3 +113,33 @@ inline void load_group(const BlockTask& t, int64_t first_lane, int64_t n_lanes, 
     g.xx_sum = add(g.xx_sum, mul(wx, x));
   }
 }
+
+// The first value of the largest size in each lane.
+template <int N>
+inline F32x16 extreme(const float* lanes) {
+  F32x16 value = zero(), size = zero();
+  for (int i = 0; i < N; ++i) {
+    const F32x16 v = load(lanes + i * 16), a = abs(v);
+    value = select_lt(size, a, v, value);
+    size = max(size, a);
+  }
+  return value;
+}
+
+// Calls body(group, first super-block, how many of its super-blocks count) for all values of a task.
+template <int N, int kSuper, class Body>
+inline void each_group(const BlockTask& t, Body&& body) {
+  const int64_t n_lanes = t.n_rows * t.cols / N;
+  Group<N, kSuper> g;
+  for (int64_t lane = 0; lane < n_lanes; lane += 16) {
+    const int64_t lanes = n_lanes - lane < 16 ? n_lanes - lane : 16;
+    load_group(t, lane, lanes, g);
+    body(g, lane / kSuper, lanes / kSuper);
+  }
+}
+
+// Halves as the file holds them.
+template <class G>
+inline void store_halves(const G& g, F32x16 v, uint16_t (&out)[16]) {
+  store_f16(out, clamp(mul(v, g.unit), -65504.0f, 65504.0f));
+}

@@ -4,6 +4,7 @@
 #include <iterator>
 
 #include "blocks.h"
+#include "half.h"
 #include "quantize_kernels.h"
 #include "simd/f32_scalar.h"
 

@@ -69,41 +69,36 @@ inline void symmetric_keep(SymmetricFit& best, const SymmetricFit& f) {
           {pick(a, b, f.sums.ll, best.sums.ll), pick(a, b, f.sums.xl, best.sums.xl)}};
 }
 
-constexpr int kSymmetricRounds = 2, kSymmetricSuperRounds = 4, kSymmetricSingleRounds = 2;
-constexpr float kSymmetricScaleCuts[] = {0.0f, -0.5f, -1.0f, -1.5f};
+constexpr int kSymmetricSuperRounds = 3, kSymmetricSingleRounds = 2;
+constexpr float kSymmetricScaleCuts[] = {0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
+
+// Fits from the codes of inverse scales inv (1 + step * stretch).
+template <class Levels, size_t kStarts, class G>
+inline void symmetric_try(const G& g, const F32x16 inv, float step, const float (&stretches)[kStarts],
+                          SymmetricFit& best) {
+  constexpr size_t kTogether = 4;
+  static_assert(kStarts % kTogether == 0);
+  for (size_t c = 0; c < kStarts; c += kTogether) {
+    F32x16 tried[kTogether];
+    SymmetricSums sums[kTogether];
+    for (size_t k = 0; k < kTogether; ++k) tried[k] = mul(inv, set1(1.0f + step * stretches[c + k]));
+    symmetric_sums<Levels>(g, tried, sums);
+    for (size_t k = 0; k < kTogether; ++k) symmetric_keep(best, symmetric_solve(sums[k]));
+  }
+}
 
 // How far outside an end of the levels the largest value starts, in steps.
-constexpr float kSymmetricStarts[] = {0.0f, 0.4f, -0.4f, 0.8f, -0.2f, 0.2f, 0.6f, -0.7f};
+constexpr float kSymmetricShifts[] = {-0.6f, -0.4f, -0.2f, -0.1f, 0.1f, 0.2f, 0.4f, 0.6f};
+constexpr float kSymmetricStarts[] = {-0.9f, -0.45f, 0.0f, 0.45f, 0.9f, 1.4f, 2.0f, 2.8f};
 
 // The best real-valued scale of each sub-block.
 template <class Levels, class G>
 inline SymmetricFit symmetric_search(const G& g) {
-  constexpr int kTogether = 4;
-  F32x16 extreme = zero(), size = zero();
-  for (int i = 0; i < G::kValues; ++i) {
-    const F32x16 v = load(g.x + i * 16), a = abs(v);
-    extreme = select_lt(size, a, v, extreme);
-    size = max(size, a);
-  }
-  const F32x16 one_over = inverse(extreme);
+  const F32x16 one_over = inverse(extreme<G::kValues>(g.x));
   SymmetricFit best{zero(), zero(), {zero(), zero()}};
   for (const float end : {Levels::kLow, Levels::kHigh})
-    for (size_t c = 0; c < std::size(kSymmetricStarts); c += kTogether) {
-      F32x16 inv[kTogether];
-      SymmetricSums sums[kTogether];
-      for (int k = 0; k < kTogether; ++k) {
-        const float beyond = kSymmetricStarts[c + k] * Levels::kStep;
-        inv[k] = mul(one_over, set1(end < 0 ? end - beyond : end + beyond));
-      }
-      symmetric_sums<Levels>(g, inv, sums);
-      for (int k = 0; k < kTogether; ++k) symmetric_keep(best, symmetric_solve(sums[k]));
-    }
-  for (int round = 0; round < kSymmetricRounds; ++round) {
-    F32x16 inv[1] = {inverse(best.s)};
-    SymmetricSums sums[1];
-    symmetric_sums<Levels>(g, inv, sums);
-    symmetric_keep(best, symmetric_solve(sums[0]));
-  }
+    symmetric_try<Levels>(g, mul(one_over, set1(end)), Levels::kStep / __builtin_fabsf(end), kSymmetricStarts, best);
+  symmetric_try<Levels>(g, inverse(best.s), Levels::kStep / Levels::kHigh, kSymmetricShifts, best);
   return best;
 }
 
@@ -175,4 +170,18 @@ template <class Levels, class G>
 inline void symmetric_codes(const G& g, F32x16 s, int8_t* lanes) {
   const F32x16 inv = inverse(s);
   for (int i = 0; i < G::kValues; ++i) store_i8(lanes + i * 16, Levels::code(mul(load(g.x + i * 16), inv)));
+}
+
+// The first `count` lanes as blocks of scale d.
+template <class Levels, class G, class Block>
+inline void store_symmetric(const G& g, F32x16 d, Block* out, int64_t count) {
+  alignas(64) int8_t lanes[G::kValues * 16], codes[G::kValues * 16];
+  symmetric_codes<Levels>(g, d, lanes);
+  from_lanes(lanes, G::kValues, codes);
+  alignas(64) uint16_t halves[16];
+  store_halves(g, d, halves);
+  for (int64_t b = 0; b < count; ++b) {
+    out[b].d = halves[b];
+    pack(out[b], codes + b * G::kValues);
+  }
 }
