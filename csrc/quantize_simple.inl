@@ -117,7 +117,7 @@ bool to_mxfp4(const BlockTask& t) {
       if (j < count) out[first + j].e = static_cast<uint8_t>(kept);
       d[j] = e8m0_half_to_float(static_cast<uint8_t>(kept));
     }
-    const F32x16 inv = mul(g.unit, div(set1(1.0f), load(d)));
+    const F32x16 inv = div(g.unit, load(d));
     alignas(64) int8_t lanes[32 * 16], codes[32 * 16];
     for (int i = 0; i < 32; ++i) store_i8(lanes + i * 16, mxfp4_code(mul(load(g.x + i * 16), inv)));
     from_lanes(lanes, 32, codes);
