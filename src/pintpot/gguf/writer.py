@@ -209,6 +209,11 @@ class GGUFWriter:
         return self._path
 
     @property
+    def header(self) -> bytes:
+        """The file up to its tensor data, without the padding before that."""
+        return self._header
+
+    @property
     def nbytes(self) -> int:
         """Size of the finished file."""
         if not self._tensors:
