@@ -23,7 +23,8 @@ def test_spellings_of_one_quantization(text: str) -> None:
     ("text", "name"),
     [
         ("fp16", "F16"), ("bf16", "BF16"), ("iq4xs", "IQ4_XS"), ("IQ4_NL", "IQ4_NL"),
-        ("mxfp4-moe", "MXFP4_MOE"), ("Q8_0", "Q8_0"), ("q80", "Q8_0"), ("Q6K", "Q6_K"), ("q3_k_l", "Q3_K_L"), ("Q2_K_S", "Q2_K_S"),
+        ("mxfp4-moe", "MXFP4_MOE"), ("Q8_0", "Q8_0"), ("q80", "Q8_0"), ("Q6K", "Q6_K"),
+        ("q3_k_l", "Q3_K_L"), ("Q2_K_S", "Q2_K_S"),
         ("iq2_xxs", "IQ2_XXS"), ("Q4_K_XL", "Q4_K_XL"), ("tq1_0", "TQ1_0"),
     ],
 )  # fmt: skip
