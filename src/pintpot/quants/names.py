@@ -90,6 +90,17 @@ def parse_quant(text: str) -> QuantName | None:
     return None
 
 
+def renamed(stem: str, quant: str) -> str:
+    """A file name without `.gguf`, made that of the same model as `quant`: what it says of its quantization
+    and its place in a split is replaced. `model-F16` as Q4_K_M is `model-Q4_K_M`."""
+    stem = _SPLIT.sub("", stem)
+    for form in _AT_END:
+        match = form.fullmatch(stem)
+        if match is not None and match["rest"]:
+            return f"{match['rest']}{stem[len(match['rest'])]}{quant}"
+    return f"{stem}-{quant}"
+
+
 def _quant(match: re.Match[str]) -> QuantName:
     found = {key: (value or "").upper() for key, value in match.groupdict().items()}
     return QuantName(found["kind"], int(found["bits"]), found.get("family", ""), found.get("level", ""))
