@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pintpot.cli import bench, convert, run, show, synth
+from pintpot.cli import bench, convert, quantize, run, show, synth
 
 app = typer.Typer(
     name="pintpot",
@@ -19,6 +19,7 @@ app.command("run")(run.run)
 app.command("show")(show.show)
 app.command("bench")(bench.bench)
 app.command("convert")(convert.convert)
+app.command("quantize")(quantize.quantize)
 app.command("synth")(synth.synth)
 
 
