@@ -13,7 +13,8 @@ from pintpot.cli.text import human_bytes, note, without_controls
 from pintpot.errors import UsageError
 
 if TYPE_CHECKING:
-    from pintpot.quantization import QuantizePlan, QuantizeResult
+    from pintpot.quantization.plan import QuantizePlan
+    from pintpot.quantization.run import QuantizeResult
 
 _TYPES = "Types"
 _SAFETY = "Safety"
@@ -83,7 +84,7 @@ def quantize(
     threads: Threads = None,
 ) -> None:
     """Quantize a model, with the same tensor types and sizes as llama-quantize."""
-    from pintpot.quantization import execute, prepare
+    from pintpot.quantization.run import execute, prepare
 
     if len(names) > 2:
         raise UsageError(f"{' '.join(names)}: expected [OUT] TYPE, an output file and a type")

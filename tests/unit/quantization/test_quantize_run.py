@@ -18,9 +18,9 @@ from pintpot.errors import ModelFileError, PintpotError, UsageError
 from pintpot.gguf import TYPES, GGMLType, GGUFFile, GGUFWriter
 from pintpot.kernels.api import TensorView
 from pintpot.kernels.quantize import Quantizer
-from pintpot.quantization import prepare, quantize
 from pintpot.quantization import run as run_module
 from pintpot.quantization.importance import Imatrix, TensorImportance, write_imatrix
+from pintpot.quantization.run import prepare, quantize
 from pintpot.quants.recipes import RECIPES
 from pintpot.quants.reference import dequantize
 from pintpot.spec import measure
