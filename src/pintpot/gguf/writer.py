@@ -50,7 +50,7 @@ _BY_DTYPE: Final = {
 }
 _WRITE_BUFFER: Final = 1 << 20
 _TEMPORARY: Final = ".pintpot-*.part"
-_YOUNG_S: Final = 60.0  # a writer may not have locked its file yet
+_YOUNG_S: Final = 5.0  # a writer may not have locked its file yet
 
 
 @dataclass(frozen=True, slots=True)

@@ -206,8 +206,8 @@ def _make_room(plan: QuantizePlan) -> list[tuple[Path, int]]:
     free = shutil.disk_usage(folder).free
     if plan.nbytes > free:
         raise PintpotError(
-            f"{plan.outputs[0].path}: the output needs {plan.nbytes / 1e9:.2f} GB and the disk has "
-            f"{free / 1e9:.2f} GB free: make room or choose a smaller type"
+            f"{plan.outputs[0].path}: the output needs {plan.nbytes / 1e6:,.1f} MB and the disk has "
+            f"{free / 1e6:,.1f} MB free: make room or choose a smaller type"
         )
     return removed
 
