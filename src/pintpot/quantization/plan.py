@@ -208,12 +208,13 @@ def _problem(plan: QuantizePlan) -> str | None:
                 f"{plan.source.path}: tensor {tensor.name} is quantized already ({source.type_name}), and "
                 "quantizing twice adds up errors: use the F16 or BF16 file, or give --allow-requantize"
             )
-        unweighted = plan.importance is None and tensor.name not in _UNWEIGHTED
-        if unweighted and tensor.decl.ggml_type == plan.recipe.needs_importance:
+        known = plan.importance is not None and tensor.name in plan.importance.imatrix.tensors
+        needed = tensor.name not in _UNWEIGHTED and tensor.decl.ggml_type == plan.recipe.needs_importance
+        if needed and not known:
             return (
-                f"{plan.recipe.name} has no use without an importance matrix (tensor {tensor.name} becomes "
-                f"{type_name(tensor.decl.ggml_type)}): make one with `pintpot imatrix` and give it with "
-                "--imatrix, or choose Q2_K"
+                f"{plan.recipe.name} has no use without importance data, and there is none for tensor "
+                f"{tensor.name}, which becomes {type_name(tensor.decl.ggml_type)}: make an importance matrix "
+                "with `pintpot imatrix` and give it with --imatrix, or choose Q2_K"
             )
     return None
 
