@@ -12,17 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import re
 import shutil
 import statistics
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+from benchmarks.record import default_path, store
 
 
 def main() -> None:
@@ -46,8 +43,12 @@ def main() -> None:
                 f"({row['ratio_min']:.2f}-{row['ratio_max']:.2f})",
                 flush=True,
             )
-    path = args.output or RESULTS / _machine_name() / f"{_commit()}.json"
-    _store(path, rows, args)
+    path = args.output or default_path()
+    cache_types = [args.cache_type_k, args.cache_type_v]
+    store(
+        path,
+        {"threads": args.threads, "cache_types": cache_types, "rounds": args.rounds, "results": rows},
+    )
     print(f"stored in {path}")
 
 
@@ -120,50 +121,6 @@ def _run(name: str, command: list[str]) -> float:
         sys.exit(1)
     rows = json.loads(done.stdout)
     return float(rows[0]["tokens_s" if name == "pintpot" else "avg_ts"])
-
-
-def _store(path: Path, rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
-    """Adds this run to the results of this commit on this machine."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    runs = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    runs.append(
-        {
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "commit": _commit(),
-            "machine": {
-                "cpu": _cpu_name(),
-                "cpus": len(os.sched_getaffinity(0)),
-                "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-                "system": platform.platform(),
-            },
-            "threads": args.threads,
-            "cache_types": [args.cache_type_k, args.cache_type_v],
-            "rounds": args.rounds,
-            "results": rows,
-        }
-    )
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
-
-
-def _commit() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine()
-    )
-
-
-def _machine_name() -> str:
-    return re.sub(r"[^a-z0-9]+", "-", f"{_cpu_name()} {len(os.sched_getaffinity(0))}cpu".lower()).strip("-")
 
 
 if __name__ == "__main__":

@@ -9,4 +9,5 @@ NB_MODULE(_native, m) {
   pintpot::bind_rows(m);
   pintpot::bind_ffn(m);
   pintpot::bind_bandwidth(m);
+  pintpot::bind_quantize(m);
 }

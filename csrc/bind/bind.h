@@ -48,5 +48,6 @@ void bind_mixers(nb::module_& m);   // KV cache, attention, delta net, batch
 void bind_rows(nb::module_& m);     // norms, elementwise, embedding
 void bind_ffn(nb::module_& m);      // dense FFN and mixture of experts
 void bind_bandwidth(nb::module_& m);
+void bind_quantize(nb::module_& m);
 
 }  // namespace pintpot

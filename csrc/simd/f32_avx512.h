@@ -31,6 +31,16 @@ inline F32x16 select_lt(F32x16 a, F32x16 b, F32x16 yes, F32x16 no) {
   return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), no.v, yes.v)};
 }
 
+inline F32x16 abs(F32x16 a) { return {_mm512_abs_ps(a.v)}; }
+
+template <int kMask>
+inline F32x16 swap_lanes(F32x16 a) {
+  if constexpr (kMask == 1) return {_mm512_permute_ps(a.v, 0xB1)};
+  if constexpr (kMask == 2) return {_mm512_permute_ps(a.v, 0x4E)};
+  if constexpr (kMask == 4) return {_mm512_shuffle_f32x4(a.v, a.v, 0xB1)};
+  if constexpr (kMask == 8) return {_mm512_shuffle_f32x4(a.v, a.v, 0x4E)};
+}
+
 inline float hsum(F32x16 a) { return _mm512_reduce_add_ps(a.v); }
 inline float hmax(F32x16 a) { return _mm512_reduce_max_ps(a.v); }
 
@@ -44,8 +54,19 @@ inline F32x16 load_f16(const uint16_t* p) {
 inline void store_f16(uint16_t* p, F32x16 a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT));
 }
+inline F32x16 load_bf16(const uint16_t* p) {
+  const __m512i v = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(v, 16))};
+}
+inline void store_i8(int8_t* p, F32x16 a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v)));
+}
 inline F32x16 load_i8(const int8_t* p) {
   return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
+
+inline F32x16 lookup(const float* table, F32x16 i) {
+  return {_mm512_permutexvar_ps(_mm512_cvtps_epi32(i.v), _mm512_loadu_ps(table))};
 }
 
 inline F32x16 pow2i(F32x16 n) {

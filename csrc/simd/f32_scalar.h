@@ -54,7 +54,21 @@ inline F32x16 select_lt(F32x16 a, F32x16 b, F32x16 yes, F32x16 no) {
   PINTPOT_EACH4(pick4(a.q[i] < b.q[i], yes.q[i], no.q[i]));
 }
 
+inline F32x16 abs(F32x16 a) {
+  const F32x4 none = splat4(0.0f);
+  PINTPOT_EACH4(pick4(a.q[i] < none, none - a.q[i], a.q[i] + none));
+}
+
 #undef PINTPOT_EACH4
+
+// Lane i of the result is lane i ^ kMask of a, for kMask 1, 2, 4 or 8.
+template <int kMask>
+inline F32x16 swap_lanes(F32x16 a) {
+  float from[16], to[16];
+  store(from, a);
+  for (int i = 0; i < 16; ++i) to[i] = from[i ^ kMask];
+  return load(to);
+}
 
 inline float hsum(F32x16 a) {
   const F32x4 s = (a.q[0] + a.q[2]) + (a.q[1] + a.q[3]);
@@ -101,12 +115,30 @@ inline void store_f16(uint16_t* p, F32x16 a) {
   store(f, a);
   for (int i = 0; i < 16; ++i) p[i] = f32_to_half(f[i]);
 }
+inline F32x16 load_bf16(const uint16_t* p) {
+  float f[16];
+  for (int i = 0; i < 16; ++i) f[i] = bfloat16_to_float(p[i]);
+  return load(f);
+}
+// Integral values that fit, as bytes.
+inline void store_i8(int8_t* p, F32x16 a) {
+  float f[16];
+  store(f, a);
+  for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(f[i]);
+}
 inline F32x16 load_i8(const int8_t* p) {
   float f[16];
   for (int i = 0; i < 16; ++i) f[i] = p[i];
   return load(f);
 }
 
+// table[i] for integral i in 0..15
+inline F32x16 lookup(const float* table, F32x16 i) {
+  float f[16];
+  store(f, i);
+  for (float& v : f) v = table[static_cast<int>(v)];
+  return load(f);
+}
 // 2^n for integral n in [-126, 127].
 inline F32x16 pow2i(F32x16 n) {
   F32x16 r;

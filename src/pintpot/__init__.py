@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from pintpot.hf import Conversion, convert
     from pintpot.llm import LLM, Generation, load
+    from pintpot.quantization.run import QuantizeResult, quantize
     from pintpot.runtime.engine import FinishReason
     from pintpot.runtime.sampler import SamplingParams, TokenLogprob
 
@@ -35,6 +36,7 @@ __all__ = [
     "MemoryLimitError",
     "ModelFileError",
     "PintpotError",
+    "QuantizeResult",
     "SamplingParams",
     "TemplateError",
     "TokenLogprob",
@@ -43,6 +45,7 @@ __all__ = [
     "__version__",
     "convert",
     "load",
+    "quantize",
 ]
 
 _HOME = {
@@ -51,6 +54,8 @@ _HOME = {
     "LLM": "pintpot.llm",
     "Generation": "pintpot.llm",
     "load": "pintpot.llm",
+    "QuantizeResult": "pintpot.quantization.run",
+    "quantize": "pintpot.quantization.run",
     "FinishReason": "pintpot.runtime.engine",
     "SamplingParams": "pintpot.runtime.sampler",
     "TokenLogprob": "pintpot.runtime.sampler",

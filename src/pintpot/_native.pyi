@@ -275,3 +275,18 @@ def moe_experts(
     engine: Engine, layer: MoELayer, x: F32, ids: I32, weights: F32, with_shared: bool, out: F32
 ) -> None:
     """The expert step alone: negative ids are skipped."""
+
+def quantize(
+    engine: Engine,
+    source: Matrix,
+    mat: int,
+    row0: int,
+    ggml_type: int,
+    out: U8,
+    importance: F32 | None,
+    measure: bool,
+) -> tuple[int, float]:
+    """
+    Rows row0.. of matrix `mat` as blocks of ggml_type, uint8 [n, row_bytes]; the first row that holds what
+    the type cannot (or -1), and the squared error where it is measured.
+    """

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from cases import SHAPES
 
+from pintpot.gguf import GGMLType
 from pintpot.kernels.cpu import CpuOps
 from pintpot.synth import write_model
 
@@ -19,14 +20,14 @@ def ops() -> CpuOps:
 
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, str], Path]]:
-    """model_file(name, quant) writes the toy once and returns its path."""
+    """model_file(name, quant) writes the toy once and returns its path; a type's name means it throughout."""
     folder = tmp_path_factory.mktemp("models")
     made: dict[tuple[str, str], Path] = {}
 
     def make(name: str, quant: str = "F32") -> Path:
         if (name, quant) not in made:
             path = folder / f"{name}-{quant}.gguf"
-            write_model(path, SHAPES[name], quant=quant)
+            write_model(path, SHAPES[name], quant=quant, pure=quant in GGMLType.__members__)
             made[name, quant] = path
         return made[name, quant]
 

@@ -19,14 +19,14 @@ from cases import ARCHITECTURES, SHAPES, kl_divergence, prompt, relative_error
 from llama_oracle import LlamaCpp
 from ours import Ours
 
-from pintpot.synth.mixes import TYPES
+from pintpot.gguf import RUNNABLE_TYPES
 
 F32_ERROR = 1e-3
 GEMMA_MOE_ERROR = 4e-2  # the table's rounding also decides ties of experts
 KL = 1e-3
 SELF_ERROR = 1e-4  # between our own ways of running one sequence
 
-QUANTIZED = [kind for kind in TYPES if kind != "F32"]
+QUANTIZED = [kind.name for kind in RUNNABLE_TYPES if kind.name != "F32"]
 MIXES = [
     ("qwen35moe", "Q4_K_M"),
     ("gemma4-moe", "Q4_K_M"),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pintpot.cli import bench, convert, doctor, imatrix, run, show, synth
+from pintpot.cli import bench, convert, doctor, imatrix, quantize, run, show, synth
 
 app = typer.Typer(
     name="pintpot",
@@ -21,6 +21,7 @@ app.command("bench")(bench.bench)
 app.command("convert")(convert.convert)
 app.command("imatrix")(imatrix.imatrix)
 app.command("doctor")(doctor.doctor)
+app.command("quantize")(quantize.quantize)
 app.command("synth")(synth.synth)
 
 

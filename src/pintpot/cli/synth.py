@@ -24,6 +24,7 @@ def synth(
         str | None,
         typer.Option("--preset", help="Size, such as qwen3.5-35b-a3b or toy.", show_default=False),
     ] = None,
+    pure: Annotated[bool, typer.Option("--pure", help="Every matrix in the mix's base type.")] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed writes the same bytes.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
@@ -45,6 +46,7 @@ def synth(
             quant=quant,
             preset=preset,
             n_layer=layers,
+            pure=pure,
             seed=seed,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )

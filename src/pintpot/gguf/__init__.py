@@ -14,7 +14,7 @@ from pintpot.gguf.types import (
     type_by_name,
     type_name,
 )
-from pintpot.gguf.writer import GGUFWriter, TensorDecl, Typed
+from pintpot.gguf.writer import GGUFWriter, TensorDecl, Typed, remove_unfinished
 
 __all__ = [
     "RUNNABLE_TYPES",
@@ -30,6 +30,7 @@ __all__ = [
     "TypeInfo",
     "Typed",
     "ValueType",
+    "remove_unfinished",
     "row_bytes",
     "type_by_name",
     "type_name",

@@ -66,6 +66,7 @@ class Part:
 
     path: Path
     bytes: npt.NDArray[np.uint8]
+    mapping: mmap.mmap
 
 
 class GGUFFile:
@@ -151,10 +152,24 @@ class GGUFFile:
             raise ModelFileError(f"{self.path}: tensor {show(name)} is missing")
         return self.parts[info.part].bytes[info.offset : info.offset + info.nbytes]
 
+    def prefetch(self, name: str, start: int, stop: int) -> None:
+        """Begin to read bytes [start, stop) of a tensor from the disk, without waiting."""
+        self._advise(mmap.MADV_WILLNEED, name, start, stop)
+
+    def release(self, name: str, start: int, stop: int) -> None:
+        """Bytes [start, stop) of a tensor are done with: they no longer count as this process's memory, and
+        are mapped again on use."""
+        self._advise(mmap.MADV_DONTNEED, name, start, stop)
+
+    def _advise(self, advice: int, name: str, start: int, stop: int) -> None:
+        info = self.tensors[name]
+        first = (info.offset + start) // mmap.PAGESIZE * mmap.PAGESIZE
+        self.parts[info.part].mapping.madvise(advice, first, info.offset + stop - first)
+
 
 def _open_part(path: Path) -> tuple[Header, Part]:
     mapped = _map(path)
-    return parse_header(path, mapped), Part(path, np.frombuffer(mapped, dtype=np.uint8))
+    return parse_header(path, mapped), Part(path, np.frombuffer(mapped, dtype=np.uint8), mapped)
 
 
 def _map(path: Path) -> mmap.mmap:

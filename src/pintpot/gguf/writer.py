@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -47,6 +49,8 @@ _BY_DTYPE: Final = {
     "float64": ValueType.FLOAT64,
 }
 _WRITE_BUFFER: Final = 1 << 20
+_TEMPORARY: Final = ".pintpot-*.part"
+_YOUNG_S: Final = 5.0  # a writer may not have locked its file yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +213,11 @@ class GGUFWriter:
         return self._path
 
     @property
+    def header(self) -> bytes:
+        """The file up to its tensor data, without the padding before that."""
+        return self._header
+
+    @property
     def nbytes(self) -> int:
         """Size of the finished file."""
         if not self._tensors:
@@ -216,12 +225,13 @@ class GGUFWriter:
         return self._starts[-1] + _padded(self._tensors[-1].nbytes, self._alignment)
 
     def __enter__(self) -> GGUFWriter:
-        self._temporary = self._path.with_name(f".pintpot-{os.urandom(6).hex()}.part")
+        self._temporary = self._path.with_name(_TEMPORARY.replace("*", os.urandom(6).hex()))
         try:
             self._file = self._temporary.open("xb", buffering=_WRITE_BUFFER)
         except OSError as error:
             raise PintpotError(f"{self._path}: cannot be written: {error.strerror}") from error
         try:
+            _lock(self._file)
             self._put(self._header)
         except BaseException:
             self._discard()
@@ -299,6 +309,29 @@ class GGUFWriter:
             self._file.close()
         self._temporary.unlink(missing_ok=True)
         self._file = None
+
+
+def remove_unfinished(folder: Path) -> list[tuple[Path, int]]:
+    """Remove what writers that were killed have left in `folder`: paths and sizes in bytes.
+
+    A running writer, of any process, holds a lock on its file, which is left alone.
+    """
+    removed = []
+    for path in folder.glob(_TEMPORARY):
+        with suppress(OSError), path.open("rb") as file:  # another process may remove it at the same time
+            status = os.fstat(file.fileno())
+            if time.time() - status.st_mtime < _YOUNG_S:
+                continue
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+            removed.append((path, status.st_size))
+    return removed
+
+
+def _lock(file: BinaryIO) -> None:
+    """Tell other processes that the file has a writer, where the file system has locks."""
+    with suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _encode_header(

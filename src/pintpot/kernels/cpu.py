@@ -39,6 +39,25 @@ def _weights_of(name: str) -> Iterator[None]:
         raise ModelFileError(f"tensor {name}: {error}") from error
 
 
+def native_matrix(view: TensorView, source: int = -1) -> _native.Matrix:
+    """The native view of a weight; `source` is its number where inputs are recorded.
+
+    Raises ModelFileError where its geometry does not fit its data.
+    """
+    with _weights_of(view.name):
+        return _native.Matrix(
+            view.data,
+            view.ggml_type,
+            view.n_mats,
+            view.rows,
+            view.cols,
+            view.row_bytes,
+            view.mat_stride,
+            view.data,
+            source,
+        )
+
+
 def _values(values: F32) -> F32:
     """Contiguous, aligned float32, as the native module reads them (usually the array itself)."""
     return np.require(values, np.float32, ("C", "A"))
@@ -62,18 +81,7 @@ class CpuOps(Ops):
         if view.first_row == 0:
             source = len(self._sources)
             self._sources.append(view.name)
-        with _weights_of(view.name):
-            return _native.Matrix(
-                view.data,
-                view.ggml_type,
-                view.n_mats,
-                view.rows,
-                view.cols,
-                view.row_bytes,
-                view.mat_stride,
-                view.data,
-                source,
-            )
+        return native_matrix(view, source)
 
     def _optional_matrix(self, view: TensorView | None) -> _native.Matrix | None:
         return None if view is None else self.matrix(view)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pintpot.synth.mixes import QUANTS
 from pintpot.synth.presets import DEFAULT_PRESET, PRESETS, TOYS, find_shape
 from pintpot.synth.shape import Shape
 from pintpot.synth.synthesize import Progress, Synthesized, synthesize, write_model
@@ -11,7 +10,6 @@ from pintpot.synth.weights import text_like_tokens
 __all__ = [
     "DEFAULT_PRESET",
     "PRESETS",
-    "QUANTS",
     "TOYS",
     "Progress",
     "Shape",

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pintpot.errors import UsageError
-from pintpot.gguf import GGUFWriter, TensorDecl, TypeInfo, type_by_name
+from pintpot.gguf import TYPES, GGMLType, GGUFWriter, TensorDecl, TypeInfo
+from pintpot.quants.choice import Overrides, choose_types, traits_of
+from pintpot.quants.recipes import Recipe, find_recipe
 from pintpot.synth.metadata import model_metadata
-from pintpot.synth.mixes import check_quant, choose_type, file_type
 from pintpot.synth.presets import find_shape
 from pintpot.synth.shape import Shape
-from pintpot.synth.tensors import tensor_table
+from pintpot.synth.tensors import Tensor, tensor_table
 from pintpot.synth.vocab import tokenizer_metadata
 from pintpot.synth.weights import WeightMaker
 
@@ -38,31 +39,41 @@ def synthesize(
     quant: str = "Q4_K_M",
     preset: str | None = None,
     n_layer: int | None = None,
+    pure: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Synthesized:
     """Writes a random-weight GGUF of a real shape to `path`.
 
     `arch` is an architecture (its usual size is taken) or a preset's name; `preset` picks another size, or
-    "toy"; `n_layer` cuts the model; `quant` is a type or mix name (mixes.QUANTS). The same arguments give the
-    same bytes. Memory stays under about 300 MB whatever the size. Raises UsageError for unknown names or
-    when the disk is too small, PintpotError when the file cannot be written.
+    "toy"; `n_layer` cuts the model; `quant` names a recipe (quants.recipes), of which `pure` takes the base
+    type for every matrix. The same arguments give the same bytes. Memory stays under about 300 MB whatever
+    the size. Raises UsageError for unknown names or when the disk is too small, PintpotError when the file
+    cannot be written.
     """
     shape = find_shape(arch, preset)
     if n_layer is not None:
         shape = shape.with_layers(n_layer)
-    return write_model(path, shape, quant=quant, seed=seed, progress=progress)
+    return write_model(path, shape, quant=quant, pure=pure, seed=seed, progress=progress)
 
 
 def write_model(
-    path: Path, shape: Shape, *, quant: str = "F32", seed: int = 0, progress: Progress | None = None
+    path: Path,
+    shape: Shape,
+    *,
+    quant: str = "F32",
+    pure: bool = False,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> Synthesized:
     """Writes a model of any shape; see `synthesize`."""
-    quant = check_quant(quant)
+    recipe = find_recipe(quant, "--quant")
+    if recipe.file_type is None:
+        raise UsageError(f"--quant {recipe.name}: there is nothing to copy, choose a type")
     table = tensor_table(shape)
-    types: dict[str, TypeInfo] = {t.name: type_by_name(choose_type(quant, t, shape)) for t in table}
+    metadata = model_metadata(shape, recipe.file_type) | tokenizer_metadata(shape)
+    types = tensor_types(recipe, shape, table, pure=pure)
     declarations = [TensorDecl(t.name, types[t.name].id, t.shape[::-1]) for t in table]
-    metadata = model_metadata(shape, file_type(quant)) | tokenizer_metadata(shape)
     writer = GGUFWriter(path, metadata, declarations)
     if path.parent.is_dir():
         free = shutil.disk_usage(path.parent).free
@@ -81,3 +92,13 @@ def write_model(
                 if progress is not None:
                     progress(done, total)
     return Synthesized(path, writer.nbytes, sum(t.n_values for t in table), shape)
+
+
+def tensor_types(
+    recipe: Recipe, shape: Shape, table: Sequence[Tensor], *, pure: bool = False
+) -> dict[str, TypeInfo]:
+    """The type of each tensor of a model made by `recipe`; what it leaves alone is F32."""
+    traits = traits_of(model_metadata(shape, recipe.file_type or 0), importance=False)
+    sources = [TensorDecl(t.name, GGMLType.F32, t.shape[::-1]) for t in table]
+    choices = choose_types(recipe, traits, sources, Overrides(pure=pure))
+    return {name: TYPES[choice.ggml_type] for name, choice in choices.items()}

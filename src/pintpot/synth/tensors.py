@@ -13,29 +13,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 
 from pintpot.synth.shape import Shape
 
 LOGIT_STD = 1.5
 SCORE_STD = 1.4
-
-
-class Part(StrEnum):
-    """What a tensor is, as far as choosing its type goes."""
-
-    TOKEN_EMBD = "token_embd"
-    OUTPUT = "output"
-    ATTN_Q = "attn_q"
-    ATTN_K = "attn_k"
-    ATTN_V = "attn_v"
-    ATTN_QKV = "attn_qkv"
-    ATTN_OUT = "attn_output"
-    FFN_GATE = "ffn_gate"
-    FFN_UP = "ffn_up"
-    FFN_DOWN = "ffn_down"
-    OTHER = "other"  # a matrix without rules of its own
-    F32 = "f32"  # never quantized
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +75,7 @@ Fill = Normal | LogUniform | Values | Embedding | Head | Router | FinalNorm
 class Tensor:
     name: str
     shape: tuple[int, ...]
-    part: Part
     fill: Fill
-    layer: int = -1
 
     @property
     def n_values(self) -> int:
@@ -136,44 +116,42 @@ class _Table:
 
     def model(self) -> Iterator[Tensor]:
         s = self.s
-        yield Tensor("token_embd.weight", (s.n_vocab, s.n_embd), Part.TOKEN_EMBD, Embedding(self.embd_std))
+        yield Tensor("token_embd.weight", (s.n_vocab, s.n_embd), Embedding(self.embd_std))
         if s.per_layer is not None:
             width = s.per_layer.n_embd * s.n_layer
             std = 1.0 / math.sqrt(s.per_layer.n_embd)
-            yield Tensor("per_layer_token_embd.weight", (s.n_vocab, width), Part.TOKEN_EMBD, Normal(std))
-            yield Tensor("per_layer_model_proj.weight", (width, s.n_embd), Part.F32, Normal(1.0))
+            yield Tensor("per_layer_token_embd.weight", (s.n_vocab, width), Normal(std))
+            yield Tensor("per_layer_model_proj.weight", (width, s.n_embd), Normal(1.0))
             yield self.norm("per_layer_proj_norm.weight", s.per_layer.n_embd)
         if self.gemma:
             rotated = s.head_dim // 8  # a quarter of the pairs; the others stand still
             still = s.head_dim // 2 - rotated
-            yield Tensor(
-                "rope_freqs.weight", (s.head_dim // 2,), Part.F32, Values((1.0,) * rotated + (1e30,) * still)
-            )
+            yield Tensor("rope_freqs.weight", (s.head_dim // 2,), Values((1.0,) * rotated + (1e30,) * still))
         elif s.llama3_ctx:
-            yield Tensor("rope_freqs.weight", (s.head_dim // 2,), Part.F32, Values(llama3_factors(s)))
+            yield Tensor("rope_freqs.weight", (s.head_dim // 2,), Values(llama3_factors(s)))
         for layer in range(s.n_layer):
             yield from self.gemma_layer(layer) if self.gemma else self.layer(layer)
         for layer in range(s.n_layer, s.n_layer + s.n_mtp):
             yield from self.layer(layer)
             yield from self.mtp(layer)
-        yield Tensor("output_norm.weight", (s.n_embd,), Part.F32, FinalNorm(signed=s.tied))
+        yield Tensor("output_norm.weight", (s.n_embd,), FinalNorm(signed=s.tied))
         if not s.tied:
             std = LOGIT_STD / math.sqrt(s.n_embd)
-            yield Tensor("output.weight", (s.n_vocab, s.n_embd), Part.OUTPUT, Head(std))
+            yield Tensor("output.weight", (s.n_vocab, s.n_embd), Head(std))
 
     # --- pieces ------------------------------------------------------------------------------------
-    def matrix(self, layer: int, stem: str, shape: tuple[int, ...], part: Part, gain: float = 1.0) -> Tensor:
+    def matrix(self, layer: int, stem: str, shape: tuple[int, ...], gain: float = 1.0) -> Tensor:
         std = gain / math.sqrt(shape[-1])
-        return Tensor(f"blk.{layer}.{stem}.weight", shape, part, Normal(std), layer)
+        return Tensor(f"blk.{layer}.{stem}.weight", shape, Normal(std))
 
-    def norm(self, name: str, width: int, mean: float = 1.0, layer: int = -1) -> Tensor:
-        return Tensor(name, (width,), Part.F32, Normal(0.1 * mean, mean), layer)
+    def norm(self, name: str, width: int, mean: float = 1.0) -> Tensor:
+        return Tensor(name, (width,), Normal(0.1 * mean, mean))
 
     def layer_norm(self, layer: int, stem: str, width: int, mean: float = 1.0) -> Tensor:
-        return self.norm(f"blk.{layer}.{stem}.weight", width, mean, layer)
+        return self.norm(f"blk.{layer}.{stem}.weight", width, mean)
 
     def vector(self, layer: int, stem: str, shape: tuple[int, ...], fill: Fill) -> Tensor:
-        return Tensor(f"blk.{layer}.{stem}", shape, Part.F32, fill, layer)
+        return Tensor(f"blk.{layer}.{stem}", shape, fill)
 
     # --- layers ------------------------------------------------------------------------------------
     def layer(self, layer: int) -> Iterator[Tensor]:
@@ -195,15 +173,15 @@ class _Table:
         gain = 1.0 if s.qk_norm else math.sqrt(SCORE_STD)
         has_v = not (s.k_eq_v and not s.is_sliding(layer))
         if s.fused_qkv and s.has_kv(layer) and has_v:
-            yield self.matrix(layer, "attn_qkv", (q_rows + 2 * kv_rows, s.n_embd), Part.ATTN_QKV, gain)
+            yield self.matrix(layer, "attn_qkv", (q_rows + 2 * kv_rows, s.n_embd), gain)
             if s.qkv_bias:
                 yield self.vector(layer, "attn_qkv.bias", (q_rows + 2 * kv_rows,), Normal(0.3))
         else:
-            yield self.matrix(layer, "attn_q", (q_rows, s.n_embd), Part.ATTN_Q, gain)
+            yield self.matrix(layer, "attn_q", (q_rows, s.n_embd), gain)
             if s.has_kv(layer):
-                yield self.matrix(layer, "attn_k", (kv_rows, s.n_embd), Part.ATTN_K, gain)
+                yield self.matrix(layer, "attn_k", (kv_rows, s.n_embd), gain)
                 if has_v:
-                    yield self.matrix(layer, "attn_v", (kv_rows, s.n_embd), Part.ATTN_V)
+                    yield self.matrix(layer, "attn_v", (kv_rows, s.n_embd))
             if s.qkv_bias:
                 for letter, rows in (("q", q_rows), ("k", kv_rows), ("v", kv_rows)):
                     yield self.vector(layer, f"attn_{letter}.bias", (rows,), Normal(0.3))
@@ -216,7 +194,7 @@ class _Table:
         if s.arch == "gpt-oss":
             yield self.vector(layer, "attn_sinks.weight", (s.n_head,), Normal(1.0, 1.0))
         out_gain = 2.0 * self.out_gain  # averaging over tokens makes values smaller
-        yield self.matrix(layer, "attn_output", (s.n_embd, s.n_head * head_dim), Part.ATTN_OUT, out_gain)
+        yield self.matrix(layer, "attn_output", (s.n_embd, s.n_head * head_dim), out_gain)
         if s.arch == "gpt-oss":
             yield self.vector(layer, "attn_output.bias", (s.n_embd,), Normal(0.1))
 
@@ -224,23 +202,23 @@ class _Table:
         s = self.s
         assert s.delta is not None
         d = s.delta
-        yield self.matrix(layer, "attn_qkv", (d.conv_dim, s.n_embd), Part.ATTN_QKV)
-        yield self.matrix(layer, "attn_gate", (d.value_dim, s.n_embd), Part.OTHER)
+        yield self.matrix(layer, "attn_qkv", (d.conv_dim, s.n_embd))
+        yield self.matrix(layer, "attn_gate", (d.value_dim, s.n_embd))
         yield self.vector(layer, "ssm_conv1d.weight", (d.conv_dim, d.conv_kernel), Normal(0.5, 0.1))
         # Decay exp(a * softplus(alpha + dt)): memories from a few tokens to a few hundred.
         yield self.vector(layer, "ssm_dt.bias", (d.n_head_v,), Normal(1.0, -2.0))
         yield self.vector(layer, "ssm_a", (d.n_head_v,), LogUniform(0.03, 2.0, sign=-1.0))
-        yield self.matrix(layer, "ssm_beta", (d.n_head_v, s.n_embd), Part.OTHER)
-        yield self.matrix(layer, "ssm_alpha", (d.n_head_v, s.n_embd), Part.OTHER)
+        yield self.matrix(layer, "ssm_beta", (d.n_head_v, s.n_embd))
+        yield self.matrix(layer, "ssm_alpha", (d.n_head_v, s.n_embd))
         yield self.layer_norm(layer, "ssm_norm", d.head_dim)
-        yield self.matrix(layer, "ssm_out", (s.n_embd, d.value_dim), Part.OTHER, self.out_gain)
+        yield self.matrix(layer, "ssm_out", (s.n_embd, d.value_dim), self.out_gain)
 
     def ffn(self, layer: int, suffix: str, n_ff: int, gain: float = 1.0) -> Iterator[Tensor]:
         n_embd = self.s.n_embd
-        yield self.matrix(layer, f"ffn_gate{suffix}", (n_ff, n_embd), Part.FFN_GATE)
-        yield self.matrix(layer, f"ffn_up{suffix}", (n_ff, n_embd), Part.FFN_UP)
+        yield self.matrix(layer, f"ffn_gate{suffix}", (n_ff, n_embd))
+        yield self.matrix(layer, f"ffn_up{suffix}", (n_ff, n_embd))
         down_gain = gain * 1.5 * self.out_gain
-        yield self.matrix(layer, f"ffn_down{suffix}", (n_embd, n_ff), Part.FFN_DOWN, down_gain)
+        yield self.matrix(layer, f"ffn_down{suffix}", (n_embd, n_ff), down_gain)
 
     def moe(self, layer: int) -> Iterator[Tensor]:
         s = self.s
@@ -254,13 +232,13 @@ class _Table:
             yield self.vector(layer, "ffn_gate_inp.bias", (e.n_expert,), Normal(0.3))
         if s.fused_gate_up:
             rows = (e.n_expert, 2 * e.n_ff, s.n_embd)
-            yield self.matrix(layer, "ffn_gate_up_exps", rows, Part.FFN_UP)
+            yield self.matrix(layer, "ffn_gate_up_exps", rows)
         else:
-            yield self.matrix(layer, "ffn_gate_exps", (e.n_expert, e.n_ff, s.n_embd), Part.FFN_GATE)
-            yield self.matrix(layer, "ffn_up_exps", (e.n_expert, e.n_ff, s.n_embd), Part.FFN_UP)
+            yield self.matrix(layer, "ffn_gate_exps", (e.n_expert, e.n_ff, s.n_embd))
+            yield self.matrix(layer, "ffn_up_exps", (e.n_expert, e.n_ff, s.n_embd))
         # k experts with weights summing to 1; gpt-oss's (up + 1) * gate is larger than SwiGLU
         gain = (1.0 if biased else 1.5) * self.out_gain * math.sqrt(e.n_used)
-        yield self.matrix(layer, "ffn_down_exps", (e.n_expert, s.n_embd, e.n_ff), Part.FFN_DOWN, gain)
+        yield self.matrix(layer, "ffn_down_exps", (e.n_expert, s.n_embd, e.n_ff), gain)
         if biased:
             for stem, width in (("gate", e.n_ff), ("up", e.n_ff), ("down", s.n_embd)):
                 yield self.vector(layer, f"ffn_{stem}_exps.bias", (e.n_expert, width), Normal(0.1))
@@ -290,13 +268,13 @@ class _Table:
             yield self.layer_norm(layer, "post_ffw_norm_2", s.n_embd, 0.7)
         if s.per_layer is not None:
             width = s.per_layer.n_embd
-            yield self.matrix(layer, "inp_gate", (width, s.n_embd), Part.OTHER, 1.0 / self.stream)
-            yield self.matrix(layer, "proj", (s.n_embd, width), Part.OTHER)
+            yield self.matrix(layer, "inp_gate", (width, s.n_embd), 1.0 / self.stream)
+            yield self.matrix(layer, "proj", (s.n_embd, width))
             yield self.layer_norm(layer, "post_norm", s.n_embd, 0.5 * added)
         yield self.vector(layer, "layer_output_scale.weight", (1,), LogUniform(0.9, 1.1))
 
     def mtp(self, layer: int) -> Iterator[Tensor]:
         n_embd = self.s.n_embd
-        yield self.matrix(layer, "nextn.eh_proj", (n_embd, 2 * n_embd), Part.OTHER)
+        yield self.matrix(layer, "nextn.eh_proj", (n_embd, 2 * n_embd))
         for stem in ("nextn.enorm", "nextn.hnorm", "nextn.shared_head_norm"):
             yield self.layer_norm(layer, stem, n_embd)

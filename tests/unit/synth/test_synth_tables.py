@@ -1,11 +1,13 @@
 import math
+from pathlib import Path
 
 import pytest
 
 from pintpot.errors import UsageError
+from pintpot.quants.recipes import RECIPES, find_recipe
 from pintpot.synth.metadata import model_metadata
-from pintpot.synth.mixes import QUANTS, choose_type
 from pintpot.synth.presets import DEFAULT_PRESET, PRESETS, TOYS, find_shape
+from pintpot.synth.synthesize import tensor_types, write_model
 from pintpot.synth.tensors import tensor_table
 from pintpot.synth.vocab import SPECIALS, tokenizer_metadata
 
@@ -59,7 +61,8 @@ def test_find_shape() -> None:
 
 def test_q4_k_m_types() -> None:
     shape = PRESETS["qwen3.5-35b-a3b"]
-    kinds = {t.name: choose_type("q4_k_m", t, shape) for t in tensor_table(shape)}
+    types = tensor_types(find_recipe("q4_k_m"), shape, tensor_table(shape))
+    kinds = {name: kind.name for name, kind in types.items()}
     assert kinds["output.weight"] == "Q6_K"
     assert kinds["token_embd.weight"] == "Q4_K"
     assert kinds["blk.0.ffn_down_exps.weight"] == "Q6_K"
@@ -70,22 +73,20 @@ def test_q4_k_m_types() -> None:
     assert kinds["blk.0.attn_norm.weight"] == "F32"
 
 
-@pytest.mark.parametrize("quant", QUANTS)
+@pytest.mark.parametrize("quant", [name for name in RECIPES if name != "COPY"])
 @pytest.mark.parametrize("name", TOYS)
-def test_rows_fit_their_type(quant: str, name: str) -> None:
-    shape = TOYS[name]
-    for tensor in tensor_table(shape):
-        kind = choose_type(quant, tensor, shape)
-        block = (
-            256 if kind.endswith("_K") or kind == "IQ4_XS" else 1 if kind in {"F32", "F16", "BF16"} else 32
-        )
-        assert tensor.shape[-1] % block == 0, (tensor, kind)
+@pytest.mark.parametrize("pure", [False, True])
+def test_rows_fit_their_type(quant: str, name: str, pure: bool) -> None:
+    table = tensor_table(TOYS[name])
+    types = tensor_types(find_recipe(quant), TOYS[name], table, pure=pure)
+    for tensor in table:
+        assert tensor.shape[-1] % types[tensor.name].block_values == 0, tensor
 
 
-def test_unknown_quant() -> None:
-    shape = TOYS["llama"]
-    with pytest.raises(UsageError, match="--quant Q9_Z"):
-        choose_type("Q9_Z", tensor_table(shape)[0], shape)
+def test_unknown_quant(tmp_path: Path) -> None:
+    for quant in ("Q9_Z", "COPY"):
+        with pytest.raises(UsageError, match=f"--quant {quant}"):
+            write_model(tmp_path / "x.gguf", TOYS["llama"], quant=quant)
 
 
 @pytest.mark.parametrize("name", TOYS)

@@ -1,0 +1,233 @@
+"""`pintpot quantize`: a model in a smaller type."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pintpot.cli.options import Threads
+from pintpot.cli.text import human_bytes, note, without_controls
+from pintpot.errors import UsageError
+
+if TYPE_CHECKING:
+    from pintpot.quantization.plan import QuantizePlan
+    from pintpot.quantization.run import QuantizeResult
+
+_TYPES = "Types"
+_SAFETY = "Safety"
+
+
+def quantize(
+    model: Annotated[str, typer.Argument(metavar="IN", help="A GGUF file, or `demo`.", show_default=False)],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[OUT] TYPE",
+            help="The file to write (default: beside IN, named after TYPE), and the type: Q4_K_M, Q8_0 ...",
+            show_default=False,
+        ),
+    ],
+    imatrix: Annotated[
+        Path | None,
+        typer.Option(
+            "--imatrix", help="Importance matrix, as `pintpot imatrix` writes it.", show_default=False
+        ),
+    ] = None,
+    tensor_type: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tensor-type",
+            metavar="REGEX=TYPE",
+            help="Type of tensors whose name contains REGEX; repeatable.",
+            show_default=False,
+            rich_help_panel=_TYPES,
+        ),
+    ] = None,
+    output_tensor_type: Annotated[
+        str | None,
+        typer.Option(help="Type of output.weight.", show_default=False, rich_help_panel=_TYPES),
+    ] = None,
+    token_embedding_type: Annotated[
+        str | None,
+        typer.Option(help="Type of the token embeddings.", show_default=False, rich_help_panel=_TYPES),
+    ] = None,
+    pure: Annotated[
+        bool, typer.Option("--pure", help="One type for every matrix, no mix.", rich_help_panel=_TYPES)
+    ] = False,
+    leave_output_tensor: Annotated[
+        bool,
+        typer.Option("--leave-output-tensor", help="Keep output.weight as it is.", rich_help_panel=_TYPES),
+    ] = False,
+    keep_split: Annotated[bool, typer.Option("--keep-split", help="Write as many parts as IN has.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print types and exact sizes; read and write no weights.")
+    ] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite an existing file.", rich_help_panel=_SAFETY)
+    ] = False,
+    allow_requantize: Annotated[
+        bool,
+        typer.Option(
+            "--allow-requantize", help="Quantize what is quantized already.", rich_help_panel=_SAFETY
+        ),
+    ] = False,
+    allow_nan: Annotated[
+        bool,
+        typer.Option(
+            "--allow-nan", help="Zeros in place of NaN and infinite weights.", rich_help_panel=_SAFETY
+        ),
+    ] = False,
+    threads: Threads = None,
+) -> None:
+    """Quantize a model, with the same tensor types and sizes as llama-quantize."""
+    from pintpot.quantization.run import execute, prepare
+
+    if len(names) > 2:
+        raise UsageError(f"{' '.join(names)}: expected [OUT] TYPE, an output file and a type")
+    plan = prepare(
+        model,
+        names[0] if len(names) == 2 else None,
+        names[-1],
+        imatrix=imatrix,
+        tensor_types=tensor_type or (),
+        output_tensor_type=output_tensor_type,
+        token_embedding_type=token_embedding_type,
+        pure=pure,
+        leave_output_tensor=leave_output_tensor,
+        allow_requantize=allow_requantize,
+        keep_split=keep_split,
+    )
+    if dry_run:
+        if json_output:
+            typer.echo(json.dumps(_plan_facts(plan), indent=1))
+        else:
+            _print_plan(plan)
+        return
+    with _Bar() as bar:
+        result = execute(plan, force=force, allow_nan=allow_nan, threads=threads, progress=bar.update)
+    if json_output:
+        typer.echo(json.dumps(_result_facts(result), indent=1))
+    else:
+        _tell(result)
+
+
+class _Bar:
+    """A progress bar on the terminal's stderr, with the time that is left; elsewhere nothing."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
+        console = Console(stderr=True)
+        columns = (
+            BarColumn(),
+            DownloadColumn(binary_units=True),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._bar.add_task("quantizing")
+
+    def __enter__(self) -> _Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def update(self, done: int, total: int) -> None:
+        self._bar.update(self._task, completed=done, total=total)
+
+
+def _tell(result: QuantizeResult) -> None:
+    for path, size in result.removed:
+        note(f"{path}: removed, {human_bytes(size)} that an interrupted run had left")
+    if result.n_fallback:
+        note(f"{result.n_fallback} tensors have rows that do not fit the type and fell back (see --dry-run)")
+    if result.unweighted:
+        more = f" and {len(result.unweighted) - 1} more" if len(result.unweighted) > 1 else ""
+        note(f"the importance matrix says nothing about {without_controls(result.unweighted[0])}{more}")
+    if result.n_replaced:
+        note(f"{result.n_replaced} NaN or infinite weights became zeros")
+    for path in result.paths:
+        note(
+            f"{path}: {human_bytes(path.stat().st_size)}, {result.bits_per_weight:.2f} bits a weight"
+            if len(result.paths) == 1
+            else str(path)
+        )
+
+
+def _result_facts(result: QuantizeResult) -> dict[str, Any]:
+    return {
+        "files": [str(path) for path in result.paths],
+        "bytes": result.nbytes,
+        "source_bytes": result.source_nbytes,
+        "parameters": result.n_params,
+        "bits_per_weight": result.bits_per_weight,
+        "bytes_by_type": dict(result.bytes_by_type),
+        "fallback_tensors": result.n_fallback,
+        "tensors_without_importance": list(result.unweighted),
+        "weights_replaced": result.n_replaced,
+        "unfinished_files_removed": [str(path) for path, _ in result.removed],
+    }
+
+
+def _plan_facts(plan: QuantizePlan) -> dict[str, Any]:
+    from pintpot.gguf import type_name
+
+    return {
+        "type": plan.recipe.name,
+        "files": [{"path": str(output.path), "bytes": output.nbytes} for output in plan.outputs],
+        "bytes": plan.nbytes,
+        "source_bytes": plan.source.nbytes,
+        "problem": plan.problem,
+        "tensors": [
+            {
+                "name": t.name,
+                "shape": list(t.source.shape),
+                "from": t.source.type_name,
+                "to": type_name(t.decl.ggml_type),
+                "why": str(t.why),
+                "source_bytes": t.source.nbytes,
+                "bytes": t.decl.nbytes,
+            }
+            for t in plan.tensors
+        ],
+    }
+
+
+def _print_plan(plan: QuantizePlan) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    facts = _plan_facts(plan)
+    console = Console(highlight=False)
+    table = Table("tensor", "shape", "from", "to", "why", box=None, pad_edge=False)
+    table.add_column("bytes", justify="right")
+    for t in facts["tensors"]:
+        shape = " x ".join(f"{n:,}" for n in t["shape"])
+        becomes = t["to"] if t["to"] != t["from"] else ""
+        name = escape(without_controls(t["name"]))
+        table.add_row(name, shape, t["from"], becomes, t["why"], f"{t['bytes']:,}")
+    console.print(table)
+    console.print(str(plan.recipe), markup=False)
+    for output in plan.outputs:
+        console.print(f"{output.path}: {output.nbytes:,} bytes", markup=False, soft_wrap=True)
+    n_params = sum(t.source.n_values for t in plan.tensors)
+    bits = 8 * sum(t.decl.nbytes for t in plan.tensors) / n_params
+    console.print(
+        f"{human_bytes(plan.source.nbytes)} become {human_bytes(plan.nbytes)}, {bits:.2f} bits a weight"
+    )
+    if plan.problem is not None:
+        note(f"a run would stop: {plan.problem}")
