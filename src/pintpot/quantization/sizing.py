@@ -1,0 +1,172 @@
+"""Quantizing to a size: the error every type costs every tensor, measured, and the choice that costs least.
+
+What a type costs a tensor is the relative error of the tensor's outputs, sum(w (x - q)^2) / sum(w x^2), where w
+is the importance of a column (its mean squared activation; 1 without an importance matrix). For experts, sums run
+over the whole stack with each expert weighted by how often it was chosen, which the matrix knows too. Errors of
+different tensors are made comparable by what the model's output makes of them: SENSITIVITY.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from pintpot.gguf import GGMLType, GGUFFile, TensorDecl, TensorInfo, row_bytes
+from pintpot.kernels.api import F32, TensorView
+from pintpot.kernels.quantize import Quantizer
+from pintpot.quantization.budget import Option
+from pintpot.quantization.importance import Imatrix
+from pintpot.quants.choice import fit_rows, role_of
+from pintpot.quants.recipes import Role
+from pintpot.quants.reference import dequantize
+
+Progress: TypeAlias = Callable[[int, int], None]
+
+# Candidates, by size. Q8_0 is as good as F16 to anyone's ear; below Q2_K nothing is of use without training.
+CANDIDATES: Final = (
+    GGMLType.Q2_K,
+    GGMLType.Q3_K,
+    GGMLType.IQ4_XS,
+    GGMLType.Q4_K,
+    GGMLType.Q5_K,
+    GGMLType.Q6_K,
+    GGMLType.Q8_0,
+)
+
+# KL divergence (nats) per relative output error, when only tensors of one role are quantized; of a role that
+# every layer has, for one layer of a model of one layer (that is, measured times layers). Measured on the demo
+# model at Q3_K: `python -m benchmarks.quantize_sensitivity`.
+SENSITIVITY: Final = {
+    Role.HEAD: 0.82,
+    Role.TOKEN_EMBD: 0.40,
+    Role.ATTN_Q: 0.20,
+    Role.ATTN_K: 0.20,
+    Role.ATTN_V: 0.64,
+    Role.ATTN_OUTPUT: 0.72,
+    Role.FFN_GATE: 0.28,
+    Role.FFN_UP: 0.22,
+    Role.FFN_DOWN: 0.50,
+    Role.OTHER: 0.64,
+}
+_GLOBAL: Final = frozenset({Role.HEAD, Role.TOKEN_EMBD})
+
+_SAMPLE_VALUES: Final = 1 << 21  # of a tensor, at most, spread over all its matrices and rows
+_RUN_ROWS: Final = 16  # sampled rows lie together this many at a time
+
+
+@dataclass(frozen=True, slots=True)
+class TensorCosts:
+    """A tensor and what each type it may get would cost."""
+
+    name: str
+    options: tuple[Option, ...]
+
+
+def measure_costs(
+    file: GGUFFile,
+    tensors: Sequence[TensorInfo],
+    n_layer: int,
+    quantizer: Quantizer,
+    *,
+    imatrix: Imatrix | None = None,
+    kinds: Sequence[GGMLType] = CANDIDATES,
+    progress: Progress | None = None,
+) -> list[TensorCosts]:
+    """The options of each of `tensors` (those of `file` that may be quantized).
+
+    Large tensors are sampled evenly. Rows that a type's blocks do not divide get what stands in for it.
+    """
+    tied = "output.weight" not in file.tensors
+    costs = []
+    for done, tensor in enumerate(tensors):
+        role = role_of(tensor.name, tied=tied)
+        weight = SENSITIVITY[role] / (1 if role in _GLOBAL else n_layer)
+        sample = _Sample(file, tensor, imatrix)
+        fitting = dict.fromkeys(fit_rows(kind, tensor.ne[0]) for kind in kinds)
+        costs.append(
+            TensorCosts(
+                tensor.name,
+                tuple(
+                    Option(
+                        kind,
+                        TensorDecl(tensor.name, kind, tensor.ne).nbytes,
+                        weight * sample.relative_error(quantizer, kind),
+                    )
+                    for kind in fitting
+                ),
+            )
+        )
+        if progress is not None:
+            progress(done + 1, len(tensors))
+    return costs
+
+
+class _Sample:
+    """Rows of one tensor, spread evenly, as float32 with the weights of their columns."""
+
+    def __init__(self, file: GGUFFile, tensor: TensorInfo, imatrix: Imatrix | None) -> None:
+        ne = (*tensor.ne, 1, 1)[:3]
+        self.cols, rows, n_mats = ne[0], ne[1], ne[2]
+        weights = None if imatrix is None else imatrix.weights(tensor.name, n_mats)
+        shares = _shares(imatrix, tensor.name, n_mats)
+        n_runs = max(1, _SAMPLE_VALUES // (self.cols * _RUN_ROWS * n_mats))
+        self.parts: list[tuple[F32, F32 | None, float]] = []
+        stride = row_bytes(tensor.ggml_type, self.cols)
+        data = file.data(tensor.name)
+        for mat in range(n_mats):
+            blocks = []
+            for first in _spread(rows, n_runs):
+                start = (mat * rows + first) * stride
+                n = min(_RUN_ROWS, rows - first)
+                raw = data[start : start + n * stride]
+                blocks.append(dequantize(tensor.ggml_type, raw, (n, self.cols)))
+            self.parts.append(
+                (
+                    np.ascontiguousarray(np.concatenate(blocks), np.float32),
+                    None if weights is None else weights[mat],
+                    float(shares[mat]),
+                )
+            )
+        self.power = sum(
+            share * float(np.einsum("rc,rc,c->", x, x, np.ones(self.cols) if w is None else w))
+            for x, w, share in self.parts
+        )
+
+    def relative_error(self, quantizer: Quantizer, kind: GGMLType) -> float:
+        if self.power == 0.0:
+            return 0.0
+        error = 0.0
+        for values, weights, share in self.parts:
+            out = np.empty((len(values), row_bytes(kind, self.cols)), np.uint8)
+            found = quantizer.quantize(_view(values), 0, 0, kind, out, weights, measure=True)
+            if found.bad_row is None:  # else the run itself will stop there and name the row
+                error += share * found.squared_error
+        return error / self.power
+
+
+def _shares(imatrix: Imatrix | None, name: str, n_mats: int) -> npt.NDArray[np.float64]:
+    """How often each matrix of a stack was used, summing to the number of matrices."""
+    found = None if imatrix is None else imatrix.tensors.get(name)
+    if found is None or len(found.counts) != n_mats or not found.counts.any():
+        return np.ones(n_mats)
+    # An expert the text never reached still counts a little: another text may.
+    counts = found.counts + 0.01 * found.counts.mean()
+    shares: npt.NDArray[np.float64] = counts / counts.mean()
+    return shares
+
+
+def _spread(rows: int, n_runs: int) -> list[int]:
+    """First rows of `n_runs` runs over `rows` rows; all rows where that is all there is."""
+    if n_runs * _RUN_ROWS >= rows:
+        return list(range(0, rows, _RUN_ROWS))
+    return [i * (rows - _RUN_ROWS) // max(1, n_runs - 1) for i in range(n_runs)]
+
+
+def _view(values: F32) -> TensorView:
+    rows, cols = values.shape
+    data = values.view(np.uint8).reshape(-1)
+    return TensorView("sample", GGMLType.F32, data, 1, rows, cols, 4 * cols, values.nbytes)
