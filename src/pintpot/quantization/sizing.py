@@ -1,9 +1,10 @@
 """Quantizing to a size: the error every type costs every tensor, measured, and the choice that costs least.
 
-What a type costs a tensor is the relative error of the tensor's outputs, sum(w (x - q)^2) / sum(w x^2), where w
-is the importance of a column (its mean squared activation; 1 without an importance matrix). For experts, sums run
-over the whole stack with each expert weighted by how often it was chosen, which the matrix knows too. Errors of
-different tensors are made comparable by what the model's output makes of them: SENSITIVITY.
+What a type costs a tensor is the relative error of the tensor's outputs, sum(w (x - q)^2) / sum(w x^2),
+where w is the importance of a column (its mean squared activation; 1 without an importance matrix). For
+experts, sums run over the whole stack with each expert weighted by how often it was chosen, which the
+matrix knows too. Errors of different tensors are made comparable by what the model's output makes of them:
+SENSITIVITY.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ CANDIDATES: Final = (
     GGMLType.Q8_0,
 )
 
-# KL divergence (nats) per relative output error, when only tensors of one role are quantized; of a role that
-# every layer has, for one layer of a model of one layer (that is, measured times layers). Measured on the demo
-# model at Q3_K: `python -m benchmarks.quantize_sensitivity`.
+# KL divergence (nats) per relative output error, when only tensors of one role are quantized; of a role
+# that every layer has, for one layer of a model of one layer (that is, measured times layers). Measured on
+# the demo model at Q3_K: `python -m benchmarks.quantize_sensitivity`.
 SENSITIVITY: Final = {
     Role.HEAD: 0.82,
     Role.TOKEN_EMBD: 0.40,
