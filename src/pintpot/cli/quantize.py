@@ -23,13 +23,24 @@ _SAFETY = "Safety"
 def quantize(
     model: Annotated[str, typer.Argument(metavar="IN", help="A GGUF file, or `demo`.", show_default=False)],
     names: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
-            metavar="[OUT] TYPE",
-            help="The file to write (default: beside IN, named after TYPE), and the type: Q4_K_M, Q8_0 ...",
+            metavar="[OUT] [TYPE]",
+            help="The file to write (default: beside IN, named after TYPE), and the type: Q4_K_M, Q8_0 ... "
+            "With --target-size no type is given.",
             show_default=False,
         ),
-    ],
+    ] = None,
+    target_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Instead of TYPE: the most exact file of at most this size, such as 12GiB. Measures what "
+            "each type costs each tensor and gives every tensor its own.",
+            show_default=False,
+            rich_help_panel=_TYPES,
+        ),
+    ] = None,
     imatrix: Annotated[
         Path | None,
         typer.Option(
@@ -83,31 +94,35 @@ def quantize(
     ] = False,
     threads: Threads = None,
 ) -> None:
-    """Quantize a model, with the same tensor types and sizes as llama-quantize."""
+    """Quantize a model: the tensor types and sizes of llama-quantize, or the best that fits a size."""
+    from pintpot.hardware.words import parse_bytes
     from pintpot.quantization.run import execute, prepare
 
-    if len(names) > 2:
-        raise UsageError(f"{' '.join(names)}: expected [OUT] TYPE, an output file and a type")
-    plan = prepare(
-        model,
-        names[0] if len(names) == 2 else None,
-        names[-1],
-        imatrix=imatrix,
-        tensor_types=tensor_type or (),
-        output_tensor_type=output_tensor_type,
-        token_embedding_type=token_embedding_type,
-        pure=pure,
-        leave_output_tensor=leave_output_tensor,
-        allow_requantize=allow_requantize,
-        keep_split=keep_split,
-    )
+    out, quant = _out_and_type(names or [], sized=target_size is not None)
+    with _Bar("measuring") as bar:
+        plan = prepare(
+            model,
+            out,
+            quant,
+            target_bytes=None if target_size is None else parse_bytes("--target-size", target_size),
+            threads=threads,
+            progress=bar.update if target_size is not None else None,
+            imatrix=imatrix,
+            tensor_types=tensor_type or (),
+            output_tensor_type=output_tensor_type,
+            token_embedding_type=token_embedding_type,
+            pure=pure,
+            leave_output_tensor=leave_output_tensor,
+            allow_requantize=allow_requantize,
+            keep_split=keep_split,
+        )
     if dry_run:
         if json_output:
             typer.echo(json.dumps(_plan_facts(plan), indent=1))
         else:
             _print_plan(plan)
         return
-    with _Bar() as bar:
+    with _Bar("quantizing") as bar:
         result = execute(plan, force=force, allow_nan=allow_nan, threads=threads, progress=bar.update)
     if json_output:
         typer.echo(json.dumps(_result_facts(result), indent=1))
@@ -118,7 +133,7 @@ def quantize(
 class _Bar:
     """A progress bar on the terminal's stderr, with the time that is left; elsewhere nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str) -> None:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -136,7 +151,7 @@ class _Bar:
             TimeRemainingColumn(),
         )
         self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._task = self._bar.add_task("quantizing")
+        self._task = self._bar.add_task(what, total=None)
 
     def __enter__(self) -> _Bar:
         self._bar.start()
@@ -147,6 +162,16 @@ class _Bar:
 
     def update(self, done: int, total: int) -> None:
         self._bar.update(self._task, completed=done, total=total)
+
+
+def _out_and_type(names: list[str], *, sized: bool) -> tuple[str | None, str | None]:
+    """`[OUT] TYPE`, or `[OUT]` where a size takes the place of a type."""
+    most, expected = (1, "[OUT] before --target-size") if sized else (2, "[OUT] TYPE")
+    if len(names) > most or (not names and not sized):
+        raise UsageError(f"{' '.join(names) or 'no type is given'}: expected IN {expected}")
+    if sized:
+        return (names[0] if names else None), None
+    return (names[0] if len(names) == 2 else None), names[-1]
 
 
 def _tell(result: QuantizeResult) -> None:

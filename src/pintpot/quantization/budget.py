@@ -13,7 +13,6 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pintpot.errors import UsageError
 from pintpot.gguf import GGMLType
 
 
@@ -42,19 +41,21 @@ class Choice:
         return sum(option.error for option in self.options)
 
 
+def least_bytes(tensors: Sequence[Sequence[Option]]) -> int:
+    """Bytes of the smallest options."""
+    return sum(min(option.nbytes for option in options) for options in tensors)
+
+
 def choose(tensors: Sequence[Sequence[Option]], budget_bytes: int) -> Choice:
     """The options of least total error in at most `budget_bytes`.
 
-    Raises UsageError, which says the least size possible, when even the smallest options are too large.
+    Raises ValueError when even the smallest options are too large (see `least_bytes`).
     """
     hulls = [_lower_hull(options) for options in tensors]
     at = [0] * len(hulls)
     left = budget_bytes - sum(hull[0].nbytes for hull in hulls)
     if left < 0:
-        raise UsageError(
-            f"the smallest types need {budget_bytes - left:,} bytes, {budget_bytes:,} are allowed: "
-            "allow more, or choose a smaller model"
-        )
+        raise ValueError(f"the smallest options need {budget_bytes - left} bytes, {budget_bytes} are allowed")
     error = sum(hull[0].error for hull in hulls)
     bound: float | None = None
     steps = [(-_gain(hull, 0), i) for i, hull in enumerate(hulls) if len(hull) > 1]

@@ -138,11 +138,11 @@ def plan_quantization(
     return QuantizePlan(file, recipe, outputs, importance, allow_requantize)
 
 
-def default_output(source: Path, recipe: Recipe, folder: Path | None = None) -> Path:
+def default_output(source: Path, quant: str, folder: Path | None = None) -> Path:
     """Where the result goes when nothing is said: beside the source (or in `folder`), the name's quantization
-    replaced: model-F16.gguf becomes model-Q4_K_M.gguf."""
+    replaced by `quant`: model-F16.gguf becomes model-Q4_K_M.gguf."""
     stem = source.name.removesuffix(".gguf")
-    return (folder or source.parent) / f"{renamed(stem, recipe.name)}.gguf"
+    return (folder or source.parent) / f"{renamed(stem, quant)}.gguf"
 
 
 def _output(

@@ -35,6 +35,7 @@ from pintpot.quantization.plan import (
     matrices,
     plan_quantization,
 )
+from pintpot.quantization.sizing import fit_to_size, size_label
 from pintpot.quants.choice import Overrides, Why, parse_tensor_type
 from pintpot.quants.recipes import FLOATS, find_recipe, find_type
 from pintpot.quants.reference import dequantize
@@ -72,8 +73,9 @@ class QuantizeResult:
 def quantize(
     source: str | Path,
     out: str | Path | None = None,
-    quant: str = "Q4_K_M",
+    quant: str | None = None,
     *,
+    target_bytes: int | None = None,
     imatrix: str | Path | None = None,
     tensor_types: Sequence[str] = (),
     output_tensor_type: str | None = None,
@@ -87,8 +89,10 @@ def quantize(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> QuantizeResult:
-    """Quantize a GGUF model to `quant`, a name of `quants.recipes` in any usual spelling.
+    """Quantize a GGUF model to `quant`, a name of `quants.recipes` in any usual spelling; or to a size.
 
+    With `target_bytes` every tensor gets the type that makes the whole file, of at most so many bytes, most
+    exact: the error of each type is measured (`quantization.sizing`), weighted by `imatrix` if there is one.
     `source` is a file (of a split model any part) or "demo". Without `out` the file goes beside the source
     under the source's name with the quantization replaced, of the demo into the current folder.
     `imatrix` is an importance matrix. `tensor_types` holds `PATTERN=TYPE` for tensors whose names contain the
@@ -104,6 +108,8 @@ def quantize(
         source,
         out,
         quant,
+        target_bytes=target_bytes,
+        threads=threads,
         imatrix=imatrix,
         tensor_types=tensor_types,
         output_tensor_type=output_tensor_type,
@@ -119,8 +125,11 @@ def quantize(
 def prepare(
     source: str | Path,
     out: str | Path | None,
-    quant: str,
+    quant: str | None = None,
     *,
+    target_bytes: int | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
     imatrix: str | Path | None = None,
     tensor_types: Sequence[str] = (),
     output_tensor_type: str | None = None,
@@ -130,8 +139,11 @@ def prepare(
     allow_requantize: bool = False,
     keep_split: bool = False,
 ) -> QuantizePlan:
-    """The plan of `quantize` with these arguments. No weight is read, nothing is written."""
-    recipe = find_recipe(quant)
+    """The plan of `quantize` with these arguments. Nothing is written, and no weight is read unless
+    `target_bytes` asks for their errors to be measured (`progress` tells of that)."""
+    if (quant is None) == (target_bytes is None):
+        raise UsageError("give a type (such as Q4_K_M) or a target size, one of the two")
+    recipe = find_recipe(quant or "Q4_K_M")
     overrides = Overrides(
         tensor_types=tuple(parse_tensor_type(text) for text in tensor_types),
         output=_optional_type(output_tensor_type, "--output-tensor-type"),
@@ -142,8 +154,9 @@ def prepare(
     importance = Importance(Path(imatrix), read_imatrix(imatrix)) if imatrix is not None else None
     file = GGUFFile.open(resolve_model(source))
     if out is None:
-        out = default_output(file.path, recipe, Path() if source == DEMO else None)
-    return plan_quantization(
+        name = recipe.name if target_bytes is None else size_label(target_bytes)
+        out = default_output(file.path, name, Path() if source == DEMO else None)
+    plan = plan_quantization(
         file,
         Path(out).expanduser(),
         recipe,
@@ -151,6 +164,11 @@ def prepare(
         importance=importance,
         allow_requantize=allow_requantize,
         keep_split=keep_split,
+    )
+    if target_bytes is None:
+        return plan
+    return fit_to_size(
+        plan, target_bytes, overrides, keep_split, Quantizer(threads or default_threads()), progress
     )
 
 

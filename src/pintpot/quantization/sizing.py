@@ -9,22 +9,26 @@ SENSITIVITY.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from pintpot.errors import UsageError
 from pintpot.gguf import GGMLType, GGUFFile, TensorDecl, TensorInfo, row_bytes
 from pintpot.kernels.api import F32, TensorView
 from pintpot.kernels.quantize import Quantizer
-from pintpot.quantization.budget import Option
+from pintpot.quantization.budget import Choice, Option, choose, least_bytes
 from pintpot.quantization.importance import Imatrix
-from pintpot.quants.choice import fit_rows, role_of
-from pintpot.quants.recipes import Role
+from pintpot.quantization.plan import QuantizePlan, plan_quantization
+from pintpot.quants.choice import Overrides, Why, fit_rows, role_of, traits_of
+from pintpot.quants.recipes import ALIASES, RECIPES, Recipe, Role
 from pintpot.quants.reference import dequantize
 
+# Called with (bytes of the source measured, bytes in all) after every tensor.
 Progress: TypeAlias = Callable[[int, int], None]
 
 # Candidates, by size. Q8_0 is as good as F16 to anyone's ear; below Q2_K nothing is of use without training.
@@ -67,10 +71,75 @@ class TensorCosts:
     options: tuple[Option, ...]
 
 
+def fit_to_size(
+    plan: QuantizePlan,
+    target_bytes: int,
+    overrides: Overrides,
+    keep_split: bool,
+    quantizer: Quantizer,
+    progress: Progress | None = None,
+) -> QuantizePlan:
+    """`plan` with the types that cost least within `target_bytes`, all files together.
+
+    Tensors that the plan keeps, and those the user has named a type for, stay as they are. Raises
+    UsageError when the rest does not fit even at the smallest types.
+    """
+    if plan.problem is not None:
+        raise UsageError(plan.problem)
+    free = [t for t in plan.tensors if t.why not in (Why.KEPT, Why.FLAG)]
+    alignment = plan.source.alignment
+
+    def padded(nbytes: int) -> int:
+        return -(-nbytes // alignment) * alignment
+
+    fixed = plan.nbytes - sum(padded(t.decl.nbytes) for t in free)
+    costs = measure_costs(
+        plan.source,
+        [t.source for t in free],
+        quantizer,
+        imatrix=plan.importance.imatrix if plan.importance is not None else None,
+        progress=progress,
+    )
+    options = [[Option(o.kind, padded(o.nbytes), o.error) for o in tensor.options] for tensor in costs]
+    least = fixed + least_bytes(options)
+    if target_bytes < least:
+        raise UsageError(
+            f"--target-size is {target_bytes:,} bytes and the least this model can take is {least:,} "
+            f"({size_label(least)}): allow that, or choose a smaller model"
+        )
+    choice = choose(options, target_bytes - fixed)
+    return plan_quantization(
+        plan.source,
+        plan.outputs[0].path,
+        _recipe(choice, size_label(target_bytes)),
+        overrides=replace(
+            overrides,
+            within_budget={t.name: o.kind for t, o in zip(costs, choice.options, strict=True)},
+        ),
+        importance=plan.importance,
+        allow_requantize=plan.allow_requantize,
+        keep_split=keep_split,
+    )
+
+
+def size_label(nbytes: int) -> str:
+    """A size as a part of file names: 12GiB, 7.5MiB."""
+    unit = "GiB" if nbytes >= 1 << 30 else "MiB"
+    return f"{nbytes / (1 << (30 if unit == 'GiB' else 20)):.4g}{unit}"
+
+
+def _recipe(choice: Choice, name: str) -> Recipe:
+    """What the file is said to be: the type that most of its bytes have."""
+    nbytes: Counter[GGMLType] = Counter()
+    for option in choice.options:
+        nbytes[option.kind] += option.nbytes
+    base = nbytes.most_common(1)[0][0]
+    return Recipe(name, RECIPES[ALIASES.get(base.name, base.name)].file_type, base)
+
+
 def measure_costs(
     file: GGUFFile,
     tensors: Sequence[TensorInfo],
-    n_layer: int,
     quantizer: Quantizer,
     *,
     imatrix: Imatrix | None = None,
@@ -82,8 +151,10 @@ def measure_costs(
     Large tensors are sampled evenly. Rows that a type's blocks do not divide get what stands in for it.
     """
     tied = "output.weight" not in file.tensors
+    n_layer = max(1, traits_of(file.metadata, importance=imatrix is not None).n_layer)
     costs = []
-    for done, tensor in enumerate(tensors):
+    done, total = 0, sum(tensor.nbytes for tensor in tensors)
+    for tensor in tensors:
         role = role_of(tensor.name, tied=tied)
         weight = SENSITIVITY[role] / (1 if role in _GLOBAL else n_layer)
         sample = _Sample(file, tensor, imatrix)
@@ -101,8 +172,9 @@ def measure_costs(
                 ),
             )
         )
+        done += tensor.nbytes
         if progress is not None:
-            progress(done + 1, len(tensors))
+            progress(done, total)
     return costs
 
 

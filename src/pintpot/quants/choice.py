@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Protocol
 
@@ -90,6 +90,7 @@ class Why(StrEnum):
     BASE = "base"  # the recipe's type
     RULE = "rule"  # a rule of the recipe
     FLAG = "flag"  # the user
+    BUDGET = "budget"  # the least error within a size
     FALLBACK = "fallback"  # rows are no whole blocks of the type wanted
 
 
@@ -110,6 +111,7 @@ class Overrides:
     token_embedding: GGMLType | None = None
     pure: bool = False  # the base type for every matrix, no rules
     leave_output: bool = False  # output.weight as it is
+    within_budget: Mapping[str, GGMLType] = field(default_factory=dict)  # by name, in place of the recipe's
 
     def pattern_type(self, name: str) -> GGMLType | None:
         return next((kind for pattern, kind in self.tensor_types if pattern.search(name)), None)
@@ -213,7 +215,9 @@ class _Chooser:
             return Choice(tensor.ggml_type, Why.KEPT)
         kind = self._flag(tensor.name)
         why = Why.FLAG
-        if kind is None and self.recipe.quantizes and not wishes.pure:
+        if kind is None and tensor.name in wishes.within_budget:
+            kind, why = wishes.within_budget[tensor.name], Why.BUDGET
+        elif kind is None and self.recipe.quantizes and not wishes.pure:
             kind, why = self._rule(tensor)
         elif kind is None:
             kind, why = base, Why.BASE

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pintpot.errors import UsageError
 from pintpot.gguf import GGMLType
 from pintpot.quantization.budget import Option, choose
 
@@ -27,7 +26,7 @@ def best_error(tensors: list[list[Option]], budget: int) -> float | None:
 def test_within_budget_and_between_bound_and_optimum(tensors: list[list[Option]], budget: int) -> None:
     best = best_error(tensors, budget)
     if best is None:
-        with pytest.raises(UsageError, match="smallest types need"):
+        with pytest.raises(ValueError, match="smallest options need"):
             choose(tensors, budget)
         return
     choice = choose(tensors, budget)
