@@ -18,7 +18,7 @@ from pintpot import quantize
 from pintpot.demo import demo_model_path
 from pintpot.gguf import GGMLType, GGUFFile
 from pintpot.kernels.quantize import Quantizer
-from pintpot.quantization import prepare
+from pintpot.quantization.run import prepare
 from pintpot.quantization.sizing import PER_MODEL, relative_error
 from pintpot.quants.choice import role_of
 from pintpot.quants.recipes import Role
