@@ -57,7 +57,7 @@ SENSITIVITY: Final = {
     Role.FFN_DOWN: 0.50,
     Role.OTHER: 0.64,
 }
-_GLOBAL: Final = frozenset({Role.HEAD, Role.TOKEN_EMBD})
+PER_MODEL: Final = frozenset({Role.HEAD, Role.TOKEN_EMBD})
 
 _SAMPLE_VALUES: Final = 1 << 21  # of a tensor, at most, spread over all its matrices and rows
 _RUN_ROWS: Final = 16  # sampled rows lie together this many at a time
@@ -156,7 +156,7 @@ def measure_costs(
     done, total = 0, sum(tensor.nbytes for tensor in tensors)
     for tensor in tensors:
         role = role_of(tensor.name, tied=tied)
-        weight = SENSITIVITY[role] / (1 if role in _GLOBAL else n_layer)
+        weight = SENSITIVITY[role] / (1 if role in PER_MODEL else n_layer)
         sample = _Sample(file, tensor, imatrix)
         fitting = dict.fromkeys(fit_rows(kind, tensor.ne[0]) for kind in kinds)
         costs.append(
@@ -176,6 +176,17 @@ def measure_costs(
         if progress is not None:
             progress(done, total)
     return costs
+
+
+def relative_error(
+    file: GGUFFile,
+    tensor: TensorInfo,
+    quantizer: Quantizer,
+    kind: GGMLType,
+    imatrix: Imatrix | None = None,
+) -> float:
+    """Relative error of a tensor's outputs when it becomes `kind`; of a large tensor, of a sample."""
+    return _Sample(file, tensor, imatrix).relative_error(quantizer, kind)
 
 
 class _Sample:
