@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 import transformers
 
-from pintpot.synth.shape import Shape
+from pintpot.spec.shape import Shape
 
 F32 = npt.NDArray[np.float32]
 Weights = dict[str, F32]

@@ -97,6 +97,16 @@ class GGUFFile:
         return cls._open_split(first, count)
 
     @classmethod
+    def from_header(cls, path: Path, header: bytes) -> GGUFFile:
+        """A model of which only the header exists, called `path` in errors: metadata and shapes, no data.
+
+        Raises ModelFileError when the header is damaged.
+        """
+        parsed = parse_header(path, header)
+        tensors = {raw.name: TensorInfo(raw.name, raw.ggml_type, raw.ne, 0, 0, 0) for raw in parsed.tensors}
+        return cls((Part(path, np.empty(0, np.uint8), mmap.mmap(-1, 1)),), parsed, tensors)
+
+    @classmethod
     def _open_split(cls, path: Path, count: int) -> GGUFFile:
         match = _SPLIT_NAME.match(path.name)
         if match is None or int(match["count"]) != count:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pintpot.synth.shape import Shape
+from pintpot.spec.shape import Shape
 
 MetadataValue = str | bool | int | float | list[str] | list[int] | list[bool]
 

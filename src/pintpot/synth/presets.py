@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from pintpot.errors import UsageError
 from pintpot.spec import RopeScaling
-from pintpot.synth.shape import DeltaNet, Experts, PerLayerEmbedding, Shape, Sliding
+from pintpot.spec.shape import DeltaNet, Experts, PerLayerEmbedding, Shape, Sliding
 
 PRESETS: dict[str, Shape] = {
     "llama-3.1-8b": Shape(

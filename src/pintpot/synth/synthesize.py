@@ -13,7 +13,7 @@ from pintpot.quants.choice import Overrides, choose_types, traits_of
 from pintpot.quants.recipes import Recipe, find_recipe
 from pintpot.synth.metadata import model_metadata
 from pintpot.synth.presets import find_shape
-from pintpot.synth.shape import Shape
+from pintpot.spec.shape import Shape
 from pintpot.synth.tensors import Tensor, tensor_table
 from pintpot.synth.vocab import tokenizer_metadata
 from pintpot.synth.weights import WeightMaker

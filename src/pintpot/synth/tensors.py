@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pintpot.synth.shape import Shape
+from pintpot.spec.shape import Shape
 
 LOGIT_STD = 1.5
 SCORE_STD = 1.4
@@ -88,7 +88,7 @@ def tensor_table(shape: Shape) -> list[Tensor]:
 
 
 def llama3_factors(shape: Shape) -> tuple[float, ...]:
-    """Frequency divisors of Llama 3.1 (factor 8, low 1, high 4), as its configuration defines them."""
+    """Frequency divisors of Llama 3.1 (low 1, high 4), as its configuration defines them."""
     low_wave, high_wave = shape.llama3_ctx / 1.0, shape.llama3_ctx / 4.0
     factors = []
     for i in range(shape.head_dim // 2):
@@ -96,10 +96,10 @@ def llama3_factors(shape: Shape) -> tuple[float, ...]:
         if wave < high_wave:
             factors.append(1.0)
         elif wave > low_wave:
-            factors.append(8.0)
+            factors.append(shape.llama3_factor)
         else:
             smooth = (shape.llama3_ctx / wave - 1.0) / 3.0
-            factors.append(1.0 / ((1.0 - smooth) / 8.0 + smooth))
+            factors.append(1.0 / ((1.0 - smooth) / shape.llama3_factor + smooth))
     return tuple(factors)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pintpot.errors import UsageError
 from pintpot.synth.metadata import MetadataValue
-from pintpot.synth.shape import Shape
+from pintpot.spec.shape import Shape
 
 NORMAL, CONTROL = 1, 3  # llama.cpp's token types
 

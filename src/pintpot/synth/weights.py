@@ -26,7 +26,7 @@ from pintpot.gguf import TypeInfo
 from pintpot.synth.blocks import centred_blocks
 from pintpot.synth.encode import encode
 from pintpot.synth.routing import routing_mix
-from pintpot.synth.shape import Shape
+from pintpot.spec.shape import Shape
 from pintpot.synth.tensors import (
     LOGIT_STD,
     Embedding,

@@ -12,7 +12,7 @@ from pintpot.quants.choice import Overrides, choose_types, parse_tensor_type, tr
 from pintpot.quants.recipes import RECIPES, Recipe
 from pintpot.synth import PRESETS, TOYS, Shape
 from pintpot.synth.metadata import MetadataValue, model_metadata
-from pintpot.synth.shape import Experts
+from pintpot.spec.shape import Experts
 from pintpot.synth.tensors import tensor_table
 
 _LAYER = re.compile(r"^blk\.(\d+)\.")

@@ -1,21 +1,25 @@
-"""Shape: everything that decides which tensors and metadata a synthetic model file has."""
+"""Shape: the few numbers that decide which tensors and which metadata a model file has.
+
+`pintpot.store.catalog` has them for published models, `pintpot.synth` for toys; `ModelSpec` is what a file says.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 from pintpot.errors import UsageError
-from pintpot.spec import RopeScaling
+from pintpot.spec.layers import RopeScaling
 
 
 @dataclass(frozen=True, slots=True)
 class Experts:
-    """A mixture of experts; `n_ff` is of one routed expert, `n_ff_shared` of the shared one (0: none)."""
+    """A mixture of experts; `n_ff` is of one routed expert, `n_ff_shared` of the shared ones together (0: none)."""
 
     n_expert: int
     n_used: int
     n_ff: int
     n_ff_shared: int = 0
+    n_dense_lead: int = 0  # first layers that have a dense FFN instead
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,36 @@ class PerLayerEmbedding:
     double_wide: bool = False  # layers that share a cache have an FFN twice as wide
 
 
+@dataclass(frozen=True, slots=True)
+class LatentAttention:
+    """Multi-head latent attention (DeepSeek V2): queries and keys/values from low-rank latents."""
+
+    kv_rank: int
+    nope_dim: int  # of a head's key: without position, and
+    rope_dim: int  # with
+    value_dim: int
+    q_rank: int = 0  # 0: queries are projected directly
+
+
+@dataclass(frozen=True, slots=True)
+class Mamba2:
+    """State space layers (Dao and Gu 2024)."""
+
+    n_head: int
+    head_dim: int
+    n_state: int
+    n_group: int
+    conv_kernel: int = 4
+
+    @property
+    def inner_dim(self) -> int:
+        return self.n_head * self.head_dim
+
+    @property
+    def conv_dim(self) -> int:
+        return self.inner_dim + 2 * self.n_group * self.n_state
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """A model's dimensions and options. `arch` is GGUF's `general.architecture`."""
@@ -77,6 +111,7 @@ class Shape:
     rope_sections: tuple[int, ...] = ()
     rope_scaling: RopeScaling | None = None
     llama3_ctx: int = 0  # original context of Llama 3.1's frequency factors (rope_freqs.weight); 0: none
+    llama3_factor: float = 8.0
     tied: bool = False
     qkv_bias: bool = False
     qk_norm: bool = False
@@ -86,6 +121,11 @@ class Shape:
     per_layer: PerLayerEmbedding | None = None
     k_eq_v: bool = False  # Gemma 4 31B and 26B: full-attention layers have no v projection
     logit_softcap: float = 0.0
+    # What only architectures have that this version cannot run (store.inventory)
+    latent: LatentAttention | None = None
+    mamba: Mamba2 | None = None
+    conv_kernel: int = 0  # of short convolution layers (LFM2)
+    mixers: str = ""  # a letter a layer: A attention, M Mamba 2, C convolution, E experts alone; "": all A
     n_mtp: int = 0  # multi-token prediction layers appended (present in files, not run)
     fused_qkv: bool = False
     fused_gate_up: bool = False
