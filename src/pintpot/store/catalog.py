@@ -197,7 +197,9 @@ def load(table: object, where: str) -> tuple[Entry, ...]:
     """
     if not isinstance(table, dict) or set(table) != {"sources", "models"}:
         raise PintpotError(f"{where}: expected an object of 'sources' and 'models'")
-    sources = {key: decode(Source, value, f"{where}: source {key}") for key, value in table["sources"].items()}
+    sources = {
+        key: decode(Source, value, f"{where}: source {key}") for key, value in table["sources"].items()
+    }
     shapes: dict[str, dict[str, Any]] = {}
     read = tuple(_entry(item, where, sources, shapes) for item in table["models"])
     _index(read, where)
@@ -207,21 +209,25 @@ def load(table: object, where: str) -> tuple[Entry, ...]:
 def find(text: str) -> tuple[Entry, str | None]:
     """The model that `text` names in any usual spelling (quants.names), and the quantization it names.
 
-    Raises UsageError with near matches when no entry has the name.
+    The beginning of a name will do where only one model's begins so. Raises UsageError with near matches when
+    there is none or more than one.
     """
     parsed = parse_model_name(text)
-    index = _index(entries(), _FILE)
-    entry = index.get(_key(text))
-    if entry is None:
-        raise UsageError(f"{show(text)} is not in the catalog; {_suggest(_key(text), index)}")
-    return entry, str(parsed.quant) if parsed.quant else None
+    index, key = _names(), _key(text)
+    near = [key] if key in index else [k for k in index if k.startswith(key)]
+    found = list(dict.fromkeys(index[k].name for k in near))
+    if len(found) == 1:
+        return index[near[0]], str(parsed.quant) if parsed.quant else None
+    if not found:
+        near = difflib.get_close_matches(key, index, n=8, cutoff=0.6)
+        found = list(dict.fromkeys(index[k].name for k in near))
+    hint = f"did you mean {', '.join(found[:5])}?" if found else "docs/formats/catalog.md says how to add it"
+    raise UsageError(f"{show(text)} is not in the catalog; {hint}")
 
 
-def _suggest(key: str, index: Mapping[str, Entry]) -> str:
-    begins = [k for k in index if k.startswith(key)] if key else []
-    near = begins or difflib.get_close_matches(key, index, n=8, cutoff=0.6)
-    names = list(dict.fromkeys(index[k].name for k in near))[:5]
-    return f"did you mean {', '.join(names)}?" if names else "`pintpot recommend` lists it"
+@cache
+def _names() -> Mapping[str, Entry]:
+    return _index(entries(), _FILE)
 
 
 def _entry(
@@ -239,9 +245,11 @@ def _entry(
         raise PintpotError(f"{where}.shape.like: no earlier model is called {show(like)}")
     values = (shapes[like] if like is not None else {}) | {k: v for k, v in values.items() if k != "like"}
     shapes[item["name"]] = values
-    unknown = [key for key in keys if key not in sources]
-    if unknown or not keys:
-        raise PintpotError(f"{where}.sources: {show(unknown)} not among the table's sources, at least one is")
+    if not keys:
+        raise PintpotError(f"{where}: field 'sources' is missing")
+    for key in keys:
+        if key not in sources:
+            raise PintpotError(f"{where}.sources: {show(key)} is none of the table's sources")
     shape = decode(Shape, values, f"{where}.shape", name=item["name"])
     if shape.mixers and len(shape.mixers) != shape.n_layer:
         raise PintpotError(f"{where}.shape.mixers: {len(shape.mixers)} letters for {shape.n_layer} layers")
@@ -253,7 +261,9 @@ def _index(read: Iterable[Entry], where: str) -> dict[str, Entry]:
     for entry in read:
         for name in (entry.name, *entry.aliases, entry.repo, entry.gguf_repo):
             if name and index.setdefault(_key(name), entry) is not entry:
-                raise PintpotError(f"{where}: {entry.name} and {index[_key(name)].name} are both called {name}")
+                raise PintpotError(
+                    f"{where}: {entry.name} and {index[_key(name)].name} are both called {name}"
+                )
     return index
 
 

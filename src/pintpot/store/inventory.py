@@ -14,7 +14,16 @@ from pintpot.spec.shape import Shape
 Named: TypeAlias = tuple[str, tuple[int, ...]]  # name and shape in GGUF order, a row's length first
 
 # Plain llama-like layers: norm, q/k/v, output, norm, gate/up/down or experts.
-_LLAMA_LIKE: Final = ("mistral3", "smollm3", "granite", "granitehybrid", "llama4", "lfm2", "lfm2moe", "deepseek2")
+_LLAMA_LIKE: Final = (
+    "mistral3",
+    "smollm3",
+    "granite",
+    "granitehybrid",
+    "llama4",
+    "lfm2",
+    "lfm2moe",
+    "deepseek2",
+)
 ARCHITECTURES: Final = (*_LLAMA_LIKE, "gemma3", "glm4moe", "nemotron_h_moe", "olmo2", "phi3", "qwen3next")
 
 _ROUTER_BIAS: Final = ("glm4moe", "lfm2moe", "nemotron_h_moe")

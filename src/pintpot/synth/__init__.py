@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pintpot.synth.presets import DEFAULT_PRESET, PRESETS, TOYS, find_shape
 from pintpot.spec.shape import Shape
+from pintpot.synth.presets import DEFAULT_PRESET, PRESETS, TOYS, find_shape
 from pintpot.synth.synthesize import Progress, Synthesized, synthesize, write_model
 from pintpot.synth.weights import text_like_tokens
 

@@ -1,8 +1,7 @@
-"""Real shapes, from the models' published configurations, and toy ones for tests.
+"""Real shapes, from the model catalog, and toy ones for tests.
 
-Sources: the `config.json` of each model as transformers' configuration classes document it, and, for what
-GGUF files hold, llama.cpp's converters. A toy has every dimension of its architecture different where
-the format allows, yet row lengths of 256 so that every K-quant applies.
+A toy has every dimension of its architecture different where the format allows, yet row lengths of 256 so
+that every K-quant applies.
 """
 
 from __future__ import annotations
@@ -12,95 +11,38 @@ from dataclasses import replace
 from pintpot.errors import UsageError
 from pintpot.spec import RopeScaling
 from pintpot.spec.shape import DeltaNet, Experts, PerLayerEmbedding, Shape, Sliding
+from pintpot.store.catalog import find
 
-PRESETS: dict[str, Shape] = {
-    "llama-3.1-8b": Shape(
-        arch="llama", name="Llama 3.1 8B (synthetic)", n_layer=32, n_embd=4096, n_vocab=128256,
-        n_head=32, n_head_kv=8, head_dim=128, n_ff=14336, ctx_train=131072, norm_eps=1e-5,
-        rope_theta=500000.0, llama3_ctx=8192,
-    ),
-    "mistral-7b": Shape(
-        arch="llama", name="Mistral 7B v0.3 (synthetic)", n_layer=32, n_embd=4096, n_vocab=32768,
-        n_head=32, n_head_kv=8, head_dim=128, n_ff=14336, ctx_train=32768, norm_eps=1e-5,
-        rope_theta=1e6,
-    ),
-    "mistral-small-24b": Shape(
-        arch="llama", name="Mistral Small 24B (synthetic)", n_layer=40, n_embd=5120, n_vocab=131072,
-        n_head=32, n_head_kv=8, head_dim=128, n_ff=32768, ctx_train=32768, norm_eps=1e-5,
-        rope_theta=1e8,
-    ),
-    "mixtral-8x7b": Shape(
-        arch="llama", name="Mixtral 8x7B (synthetic)", n_layer=32, n_embd=4096, n_vocab=32000,
-        n_head=32, n_head_kv=8, head_dim=128, n_ff=14336, ctx_train=32768, norm_eps=1e-5,
-        rope_theta=1e6, experts=Experts(8, 2, 14336),
-    ),
-    "qwen2.5-7b": Shape(
-        arch="qwen2", name="Qwen2.5 7B (synthetic)", n_layer=28, n_embd=3584, n_vocab=152064,
-        n_head=28, n_head_kv=4, head_dim=128, n_ff=18944, ctx_train=32768, rope_theta=1e6,
-        qkv_bias=True,
-    ),
-    "qwen3-4b": Shape(
-        arch="qwen3", name="Qwen3 4B (synthetic)", n_layer=36, n_embd=2560, n_vocab=151936,
-        n_head=32, n_head_kv=8, head_dim=128, n_ff=9728, ctx_train=40960, rope_theta=1e6,
-        qk_norm=True, tied=True,
-    ),
-    "qwen3-8b": Shape(
-        arch="qwen3", name="Qwen3 8B (synthetic)", n_layer=36, n_embd=4096, n_vocab=151936,
-        n_head=32, n_head_kv=8, head_dim=128, n_ff=12288, ctx_train=40960, rope_theta=1e6,
-        qk_norm=True,
-    ),
-    "qwen3-30b-a3b": Shape(
-        arch="qwen3moe", name="Qwen3 30B-A3B (synthetic)", n_layer=48, n_embd=2048, n_vocab=151936,
-        n_head=32, n_head_kv=4, head_dim=128, n_ff=6144, ctx_train=40960, rope_theta=1e6,
-        qk_norm=True, experts=Experts(128, 8, 768),
-    ),
-    "qwen3.5-4b": Shape(
-        arch="qwen35", name="Qwen3.5 4B (synthetic)", n_layer=32, n_embd=2560, n_vocab=248320,
-        n_head=16, n_head_kv=4, head_dim=256, n_ff=9216, ctx_train=262144, rope_theta=1e7,
-        rope_dim=64, rope_sections=(11, 11, 10, 0), qk_norm=True, tied=True,
-        delta=DeltaNet(16, 32, 128),
-    ),
-    "qwen3.5-9b": Shape(
-        arch="qwen35", name="Qwen3.5 9B (synthetic)", n_layer=32, n_embd=4096, n_vocab=248320,
-        n_head=16, n_head_kv=4, head_dim=256, n_ff=12288, ctx_train=262144, rope_theta=1e7,
-        rope_dim=64, rope_sections=(11, 11, 10, 0), qk_norm=True, delta=DeltaNet(16, 32, 128),
-    ),
-    "qwen3.5-35b-a3b": Shape(
-        arch="qwen35moe", name="Qwen3.5 35B-A3B (synthetic)", n_layer=40, n_embd=2048, n_vocab=248320,
-        n_head=16, n_head_kv=2, head_dim=256, n_ff=0, ctx_train=262144, rope_theta=1e7, rope_dim=64,
-        rope_sections=(11, 11, 10, 0), qk_norm=True, delta=DeltaNet(16, 32, 128),
-        experts=Experts(256, 8, 512, 512),
-    ),
-    "gemma-4-e2b": Shape(
-        arch="gemma4", name="Gemma 4 E2B (synthetic)", n_layer=35, n_embd=1536, n_vocab=262144,
-        n_head=8, n_head_kv=1, head_dim=512, n_ff=6144, ctx_train=131072, rope_theta=1e6, tied=True,
-        qk_norm=True, sliding=Sliding(512, 5, 1, 256, 10000.0), logit_softcap=30.0,
-        per_layer=PerLayerEmbedding(256, 20, double_wide=True),
-    ),
-    "gemma-4-e4b": Shape(
-        arch="gemma4", name="Gemma 4 E4B (synthetic)", n_layer=42, n_embd=2560, n_vocab=262144,
-        n_head=8, n_head_kv=2, head_dim=512, n_ff=10240, ctx_train=131072, rope_theta=1e6, tied=True,
-        qk_norm=True, sliding=Sliding(512, 6, 2, 256, 10000.0), logit_softcap=30.0,
-        per_layer=PerLayerEmbedding(256, 18),
-    ),
-    "gemma-4-31b": Shape(
-        arch="gemma4", name="Gemma 4 31B (synthetic)", n_layer=60, n_embd=5376, n_vocab=262144,
-        n_head=32, n_head_kv=4, head_dim=512, n_ff=21504, ctx_train=262144, rope_theta=1e6, tied=True,
-        qk_norm=True, sliding=Sliding(1024, 6, 16, 256, 10000.0), logit_softcap=30.0, k_eq_v=True,
-    ),
-    "gemma-4-26b-a4b": Shape(
-        arch="gemma4", name="Gemma 4 26B-A4B (synthetic)", n_layer=30, n_embd=2816, n_vocab=262144,
-        n_head=16, n_head_kv=2, head_dim=512, n_ff=2112, ctx_train=262144, rope_theta=1e6, tied=True,
-        qk_norm=True, sliding=Sliding(1024, 6, 8, 256, 10000.0), logit_softcap=30.0, k_eq_v=True,
-        experts=Experts(128, 8, 704), fused_gate_up=True,
-    ),
-    "gpt-oss-20b": Shape(
-        arch="gpt-oss", name="gpt-oss 20B (synthetic)", n_layer=24, n_embd=2880, n_vocab=201088,
-        n_head=64, n_head_kv=8, head_dim=64, n_ff=2880, ctx_train=131072, norm_eps=1e-5,
-        rope_theta=150000.0, rope_scaling=RopeScaling("yarn", 32.0, 4096), qkv_bias=True,
-        sliding=Sliding(128, 2), experts=Experts(32, 4, 2880),
-    ),
-}  # fmt: skip
+# Presets by the names `pintpot synth` has always had; other models of the catalog go by their own.
+_CATALOG_NAMES = {
+    "llama-3.1-8b": "llama3.1:8b",
+    "mistral-7b": "mistral:7b",
+    "mistral-small-24b": "mistral-small:24b",
+    "mixtral-8x7b": "mixtral:8x7b",
+    "qwen2.5-7b": "qwen2.5:7b",
+    "qwen3-4b": "qwen3:4b",
+    "qwen3-8b": "qwen3:8b",
+    "qwen3-30b-a3b": "qwen3:30b-a3b",
+    "qwen3.5-4b": "qwen3.5:4b",
+    "qwen3.5-9b": "qwen3.5:9b",
+    "qwen3.5-35b-a3b": "qwen3.5:35b-a3b",
+    "gemma-4-e2b": "gemma4:e2b",
+    "gemma-4-e4b": "gemma4:e4b",
+    "gemma-4-31b": "gemma4:31b",
+    "gemma-4-26b-a4b": "gemma4:26b-a4b",
+    "gpt-oss-20b": "gpt-oss:20b",
+}
+
+
+def _catalog_shape(name: str) -> Shape:
+    """The shape of a model of the catalog. Raises UsageError when there is none that this version runs."""
+    entry, _ = find(name)
+    if not entry.runnable:
+        raise UsageError(f"{entry.name}: architecture {entry.arch} is not supported")
+    return replace(entry.shape, name=f"{entry.name} (synthetic)")
+
+
+PRESETS: dict[str, Shape] = {preset: _catalog_shape(name) for preset, name in _CATALOG_NAMES.items()}
 
 # What `--preset` means when only an architecture is given.
 DEFAULT_PRESET: dict[str, str] = {
@@ -175,18 +117,24 @@ TOYS: dict[str, Shape] = {name: replace(shape, n_topic=1, router_std=3.0) for na
 
 
 def find_shape(arch: str, preset: str | None = None) -> Shape:
-    """The shape for `pintpot synth ARCH --preset NAME`. ARCH may itself be a preset's name; preset "toy"
-    gives the architecture's toy. Raises UsageError naming the choices."""
+    """The shape for `pintpot synth ARCH --preset NAME`. ARCH may itself be a preset's name; a preset may be any
+    model of the catalog; "toy" gives the architecture's toy. Raises UsageError naming the choices."""
     if preset == "toy":
         if arch not in TOYS:
             raise UsageError(f"no toy shape for '{arch}'; choose one of: {', '.join(TOYS)}")
         return TOYS[arch]
     if preset is None:
         preset = DEFAULT_PRESET.get(arch, arch)
-    if preset not in PRESETS:
-        known = ", ".join([*DEFAULT_PRESET, *PRESETS])
-        raise UsageError(f"unknown architecture or preset '{preset}'; choose one of: {known}")
-    shape = PRESETS[preset]
+    shape = PRESETS.get(preset)
+    if shape is None:
+        try:
+            shape = _catalog_shape(preset)
+        except UsageError as error:
+            known = ", ".join([*DEFAULT_PRESET, *PRESETS])
+            raise UsageError(
+                f"unknown architecture or preset '{preset}'; choose one of: {known}, or a model of the"
+                f" catalog ({error})"
+            ) from error
     if arch not in (shape.arch, preset):
         raise UsageError(f"--preset {preset} is of architecture '{shape.arch}', not '{arch}'")
     return shape

@@ -11,9 +11,9 @@ from pintpot.errors import UsageError
 from pintpot.gguf import TYPES, GGMLType, GGUFWriter, TensorDecl, TypeInfo
 from pintpot.quants.choice import Overrides, choose_types, traits_of
 from pintpot.quants.recipes import Recipe, find_recipe
+from pintpot.spec.shape import Shape
 from pintpot.synth.metadata import model_metadata
 from pintpot.synth.presets import find_shape
-from pintpot.spec.shape import Shape
 from pintpot.synth.tensors import Tensor, tensor_table
 from pintpot.synth.vocab import tokenizer_metadata
 from pintpot.synth.weights import WeightMaker

@@ -7,8 +7,8 @@ streamed answer looks like (nonsense) words. Everything is generated; no model's
 from __future__ import annotations
 
 from pintpot.errors import UsageError
-from pintpot.synth.metadata import MetadataValue
 from pintpot.spec.shape import Shape
+from pintpot.synth.metadata import MetadataValue
 
 NORMAL, CONTROL = 1, 3  # llama.cpp's token types
 

@@ -23,10 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pintpot.gguf import TypeInfo
+from pintpot.spec.shape import Shape
 from pintpot.synth.blocks import centred_blocks
 from pintpot.synth.encode import encode
 from pintpot.synth.routing import routing_mix
-from pintpot.spec.shape import Shape
 from pintpot.synth.tensors import (
     LOGIT_STD,
     Embedding,
