@@ -1,6 +1,7 @@
 """Shape: the few numbers that decide which tensors and which metadata a model file has.
 
-`pintpot.store.catalog` has them for published models, `pintpot.synth` for toys; `ModelSpec` is what a file says.
+`pintpot.store.catalog` has them for published models, `pintpot.synth` for toys; `ModelSpec` is what a
+file says.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pintpot.spec.layers import RopeScaling
 
 @dataclass(frozen=True, slots=True)
 class Experts:
-    """A mixture of experts; `n_ff` is of one routed expert, `n_ff_shared` of the shared ones together (0: none)."""
+    """A mixture of experts; `n_ff` is of one routed expert, `n_ff_shared` of all shared ones (0: none)."""
 
     n_expert: int
     n_used: int

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from pintpot.errors import PintpotError, UnsupportedError, UsageError
-from pintpot.gguf import GGMLType, GGUFFile, GGUFWriter, TensorDecl
+from pintpot.gguf import GGMLType, GGUFFile, GGUFWriter, TensorDecl, row_bytes
 from pintpot.gguf.metadata import show
 from pintpot.quants.choice import choose_types
 from pintpot.quants.names import parse_model_name
@@ -32,7 +32,8 @@ from pintpot.store.inventory import Named, inventory
 
 # What publishers of GGUF files commonly offer, smallest first.
 COMMON_QUANTS: Final = (
-    "Q2_K", "Q3_K_S", "Q3_K_M", "Q3_K_L", "IQ4_XS", "Q4_K_S", "Q4_K_M", "Q5_K_S", "Q5_K_M", "Q6_K", "Q8_0", "BF16",
+    "Q2_K", "Q3_K_S", "Q3_K_M", "Q3_K_L", "IQ4_XS", "Q4_K_S", "Q4_K_M", "Q5_K_S", "Q5_K_M", "Q6_K", "Q8_0",
+    "BF16",
 )  # fmt: skip
 
 _DATA: Final = Path(__file__).parents[1] / "data"
@@ -62,7 +63,7 @@ class Variant:
     weights_bytes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # one object a model: equal only to itself
 class Entry:
     """A published model. Sizes are of the language model, as in its GGUF file: no vision or audio parts."""
 
@@ -106,11 +107,7 @@ class Entry:
     def tensors(self, *, mtp: bool = False) -> tuple[Named, ...]:
         """Name and shape of every tensor, in GGUF order (a row's length first). `mtp`: with the layers of
         multi-token prediction, for architectures that run."""
-        if not self.runnable:
-            return tuple(inventory(self.shape))
-        from pintpot.synth.tensors import tensor_table
-
-        return tuple((t.name, t.shape[::-1]) for t in tensor_table(self._shape(mtp=mtp)))
+        return _tensors(self, mtp)
 
     @property
     def n_params(self) -> int:
@@ -138,9 +135,11 @@ class Entry:
         recipe = find_recipe(quant)
         if recipe.base is None:
             raise UsageError(f"type {recipe.name}: says nothing about sizes, choose a quantization")
-        declared = [TensorDecl(name, GGMLType.F32, ne) for name, ne in self.tensors(mtp=mtp)]
+        declared = _declared(self, mtp)
         chosen = choose_types(recipe, self._traits(importance=importance, mtp=mtp), declared)
-        return tuple((t.name, replace(t, ggml_type=chosen[t.name].ggml_type).nbytes) for t in declared)
+        return tuple(
+            (t.name, row_bytes(chosen[t.name].ggml_type, t.ne[0]) * prod(t.ne[1:])) for t in declared
+        )
 
     def weights_bytes(self, quant: str, *, importance: bool = False, mtp: bool = False) -> int:
         """Bytes of all tensors; see `tensor_bytes`."""
@@ -161,12 +160,9 @@ class Entry:
         from pintpot.synth.metadata import model_metadata
 
         path = Path(self.repo)
-        declared = [TensorDecl(name, GGMLType.F32, ne) for name, ne in self.tensors(mtp=mtp)]
-        metadata = model_metadata(self._shape(mtp=mtp), 0)
-        return ModelSpec.from_gguf(GGUFFile.from_header(path, GGUFWriter(path, metadata, declared).header))
-
-    def _shape(self, *, mtp: bool) -> Shape:
-        return replace(self.shape, n_mtp=self.n_mtp if mtp else 0)
+        metadata = model_metadata(_with_mtp(self, mtp), 0)
+        header = GGUFWriter(path, metadata, _declared(self, mtp)).header
+        return ModelSpec.from_gguf(GGUFFile.from_header(path, header))
 
     def _traits(self, *, importance: bool, mtp: bool) -> Traits:
         shape = self.shape
@@ -179,6 +175,24 @@ class Entry:
             n_head_kv=shape.layer_n_head_kv(0) if first_has_kv else 0,
             importance=importance,
         )
+
+
+def _with_mtp(entry: Entry, mtp: bool) -> Shape:
+    return replace(entry.shape, n_mtp=entry.n_mtp if mtp else 0)
+
+
+@cache
+def _tensors(entry: Entry, mtp: bool) -> tuple[Named, ...]:
+    if not entry.runnable:
+        return tuple(inventory(entry.shape))
+    from pintpot.synth.tensors import tensor_table
+
+    return tuple((t.name, t.shape[::-1]) for t in tensor_table(_with_mtp(entry, mtp)))
+
+
+@cache
+def _declared(entry: Entry, mtp: bool) -> tuple[TensorDecl, ...]:
+    return tuple(TensorDecl(name, GGMLType.F32, ne) for name, ne in _tensors(entry, mtp))
 
 
 @cache

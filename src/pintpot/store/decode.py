@@ -1,4 +1,4 @@
-"""From JSON to frozen dataclasses, strictly: a field that is unknown, missing or of another type is an error."""
+"""From JSON to frozen dataclasses: a field that is unknown, missing or of another type is an error."""
 
 from __future__ import annotations
 

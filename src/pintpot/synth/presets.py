@@ -117,8 +117,8 @@ TOYS: dict[str, Shape] = {name: replace(shape, n_topic=1, router_std=3.0) for na
 
 
 def find_shape(arch: str, preset: str | None = None) -> Shape:
-    """The shape for `pintpot synth ARCH --preset NAME`. ARCH may itself be a preset's name; a preset may be any
-    model of the catalog; "toy" gives the architecture's toy. Raises UsageError naming the choices."""
+    """The shape for `pintpot synth ARCH --preset NAME`. ARCH may itself be a preset's name; a preset may be
+    any model of the catalog; "toy" gives the architecture's toy. Raises UsageError naming the choices."""
     if preset == "toy":
         if arch not in TOYS:
             raise UsageError(f"no toy shape for '{arch}'; choose one of: {', '.join(TOYS)}")
