@@ -39,6 +39,8 @@ COMMON_QUANTS: Final = (
 _DATA: Final = Path(__file__).parents[1] / "data"
 _FILE: Final = "models.json"
 
+_COUNT: Final = re.compile(r"(?P<number>\d+(?:\.(?P<digits>\d+))?)(?P<unit>[BM])")
+
 # Words of a name that say how a model was trained, which changes no size.
 _FILLERS: Final = frozenset({"instruct", "it", "chat", "hf", "meta", "text"})
 
@@ -85,6 +87,9 @@ class Entry:
     # consistent with the parameters that are published.
     verified: bool = True
 
+    def __post_init__(self) -> None:
+        parse_count(self.params)
+
     @property
     def arch(self) -> str:
         """`general.architecture` of its GGUF files."""
@@ -110,7 +115,13 @@ class Entry:
         return _tensors(self, mtp)
 
     @property
+    def n_params_published(self) -> float:
+        """`params` as a number; unlike `n_params` it takes no time, enough to rule a model out."""
+        return parse_count(self.params)[0]
+
+    @property
     def n_params(self) -> int:
+        """Values of all tensors, exactly."""
         return sum(prod(ne) for _, ne in self.tensors())
 
     @property
@@ -193,6 +204,15 @@ def _tensors(entry: Entry, mtp: bool) -> tuple[Named, ...]:
 @cache
 def _declared(entry: Entry, mtp: bool) -> tuple[TensorDecl, ...]:
     return tuple(TensorDecl(name, GGMLType.F32, ne) for name, ne in _tensors(entry, mtp))
+
+
+def parse_count(text: str) -> tuple[float, float]:
+    """What `30.53B` says: the count, and half a unit of its last digit. Raises PintpotError."""
+    match = _COUNT.fullmatch(text)
+    if match is None:
+        raise PintpotError(f"{show(text)} is no number of parameters, expected one such as 30.53B or 752.39M")
+    unit = 1e9 if match["unit"] == "B" else 1e6
+    return float(match["number"]) * unit, 0.5 * 10.0 ** -len(match["digits"] or "") * unit
 
 
 @cache

@@ -6,6 +6,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 from pintpot.errors import PintpotError
@@ -21,7 +22,7 @@ def decode(cls: type[_T], value: object, where: str, **given: object) -> _T:
     """
     if not isinstance(value, dict):
         raise PintpotError(f"{where}: is {show(value)}, expected an object")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(typing.cast("type[object]", cls))
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     expected = [name for name in known if name not in given]
     for name in value:
@@ -33,6 +34,11 @@ def decode(cls: type[_T], value: object, where: str, **given: object) -> _T:
             raise PintpotError(f"{where}: field '{name}' is missing")
     read = {name: _convert(hints[name], item, f"{where}.{name}") for name, item in value.items()}
     return cls(**given, **read)
+
+
+@cache
+def _hints(cls: type[object]) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
 
 
 def _convert(hint: Any, value: object, where: str) -> object:

@@ -16,7 +16,7 @@ from pintpot.errors import PintpotError, UnsupportedError, UsageError
 from pintpot.quants.recipes import RECIPES, find_recipe
 from pintpot.spec import AttentionLayer, DeltaNetLayer, MoEFFN
 from pintpot.store import catalog
-from pintpot.store.catalog import Entry, find
+from pintpot.store.catalog import Entry, find, parse_count
 
 ENTRIES = catalog.entries()
 ONE_PER_ARCH = list({entry.arch: entry for entry in ENTRIES}.values())
@@ -28,14 +28,6 @@ SHAPE = TABLE["models"][0]["shape"]
 
 def named(entry: Entry) -> str:
     return entry.name
-
-
-def published(text: str) -> tuple[float, float]:
-    """The count that `30.53B` gives, and half a unit of its last digit."""
-    match = re.fullmatch(r"(\d+)(?:\.(\d+))?([BM])", text)
-    assert match, text
-    unit = {"B": 1e9, "M": 1e6}[match[3]]
-    return float(text[:-1]) * unit, 0.5 * 10 ** -len(match[2] or "") * unit
 
 
 def test_size_of_the_catalog() -> None:
@@ -52,7 +44,8 @@ def test_size_of_the_catalog() -> None:
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=named)
 def test_parameters_are_those_published(entry: Entry) -> None:
-    total, half_a_digit = published(entry.params)
+    total, half_a_digit = parse_count(entry.params)
+    assert entry.n_params_published == total
     assert abs(entry.n_params - total) <= max(0.01 * total, half_a_digit)
 
 
@@ -224,6 +217,7 @@ def changed(**changes: Any) -> dict[str, Any]:
         (changed(license=None), "qwen3.5:0.8b: field 'license' is missing"),
         (changed(vision="yes"), 'qwen3.5:0.8b.vision: is yes, expected bool'),
         (changed(aliases="x"), 'qwen3.5:0.8b.aliases: is x, expected a list'),
+        (changed(params="many"), "many is no number of parameters"),
         (changed(shape=None), "qwen3.5:0.8b: field 'shape' is missing"),
         (changed(shape={"like": "nothing"}), 'no earlier model is called nothing'),
         (changed(shape={"arch": "qwen3"}), "qwen3.5:0.8b.shape: field 'n_layer' is missing"),
