@@ -22,7 +22,7 @@ def decode(cls: type[_T], value: object, where: str, **given: object) -> _T:
     """
     if not isinstance(value, dict):
         raise PintpotError(f"{where}: is {show(value)}, expected an object")
-    hints = _hints(typing.cast("type[object]", cls))
+    hints = _hints(typing.cast("Any", cls))  # mypy holds no type for hashable
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     expected = [name for name in known if name not in given]
     for name in value:
