@@ -9,6 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 
 import pintpot
@@ -242,3 +243,13 @@ def test_no_torch() -> None:
     modules = done.stdout.split()
     assert "pintpot.store.catalog" in modules
     assert "torch" not in modules
+
+
+@pytest.mark.parametrize("entry", ONE_PER_ARCH, ids=named)
+def test_tensor_names_are_those_of_the_format(entry: Entry) -> None:
+    """gguf-py lists the tensors that each architecture's files may have."""
+    arch = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == entry.arch)
+    allowed = {gguf.TENSOR_NAMES[tensor] for tensor in gguf.MODEL_TENSORS[arch]}
+    stems = {re.sub(r"^blk\.\d+\.", "blk.{bid}.", name) for name, _ in entry.tensors()}
+    stems = {re.sub(r"\.(weight|bias|scale)$", "", stem) for stem in stems}
+    assert stems <= allowed

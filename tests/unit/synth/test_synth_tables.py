@@ -59,6 +59,13 @@ def test_find_shape() -> None:
         find_shape("bert")
 
 
+def test_any_model_of_the_catalog_is_a_preset() -> None:
+    assert find_shape("qwen3.5:122b-a10b").n_layer == 48
+    assert find_shape("qwen3", "qwen3:32b").n_embd == 5120
+    with pytest.raises(UsageError, match="phi4:14b: architecture phi3 is not supported"):
+        find_shape("phi4:14b")
+
+
 def test_q4_k_m_types() -> None:
     shape = PRESETS["qwen3.5-35b-a3b"]
     types = tensor_types(find_recipe("q4_k_m"), shape, tensor_table(shape))
