@@ -12,8 +12,8 @@ import pintpot
 from pintpot.errors import UsageError
 from pintpot.gguf import GGMLType, GGUFFile
 from pintpot.kernels.quantize import Quantizer
-from pintpot.quantization.run import prepare
 from pintpot.quantization.importance import Imatrix, TensorImportance, write_imatrix
+from pintpot.quantization.run import prepare
 from pintpot.quantization.sizing import CANDIDATES, measure_costs, relative_error, size_label
 from pintpot.quants.choice import Why
 from pintpot.quants.reference import dequantize
