@@ -8,6 +8,8 @@
 #include <cstdint>
 
 #include "matmul.h"
+#include "thread_pool.h"
+#include "workspace.h"
 
 namespace pintpot {
 

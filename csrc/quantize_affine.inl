@@ -64,9 +64,6 @@ inline AffineFit affine_solve(const G& g, const AffineSums& a) {
   return {s, m, affine_error(g, a, s, m), a};
 }
 
-
-constexpr float kAffineScaleCuts[] = {0.5f, 0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f};
-
 inline void affine_keep(AffineFit& best, const AffineFit& f) {
   const F32x16 a = f.error, b = best.error;
   best = {pick(a, b, f.s, best.s), pick(a, b, f.m, best.m), min(a, b),
@@ -74,36 +71,23 @@ inline void affine_keep(AffineFit& best, const AffineFit& f) {
            pick(a, b, f.sums.xl, best.sums.xl)}};
 }
 
-// Fits from the codes of ranges [low, low + L step], cut by clips[..] steps at their lower and upper ends.
-template <int L, bool kMinBelow, size_t kClips, class G>
-inline void affine_try(const G& g, const F32x16 low, const F32x16 step, const float (&clips)[kClips][2],
-                       AffineFit& best) {
-  constexpr size_t kTogether = 4;
-  static_assert(kClips % kTogether == 0);
-  for (size_t c = 0; c < kClips; c += kTogether) {
-    F32x16 inv[kTogether], offset[kTogether];
-    AffineSums sums[kTogether];
-    for (size_t k = 0; k < kTogether; ++k) {
-      const float a = clips[c + k][0], b = clips[c + k][1];
-      affine_nearest(mul(step, set1(1.0f - (a + b) / L)), add(low, mul(step, set1(a))), inv[k], offset[k]);
-    }
+// What is cut from a range at either end, in steps of it: first from that of the values, then from the best fit's.
+constexpr float kAffineCuts[4] = {-0.6f, -0.05f, 0.5f, 1.2f};
+constexpr float kAffineShifts[4] = {-0.3f, -0.1f, 0.1f, 0.3f};
+
+// Fits from the codes of ranges [low, low + L step] with every pair of cuts.
+template <int L, bool kMinBelow, class G>
+inline void affine_try(const G& g, const F32x16 low, const F32x16 step, const float (&cuts)[4], AffineFit& best) {
+  for (const float below : cuts) {
+    F32x16 inv[4], offset[4];
+    AffineSums sums[4];
+    for (int k = 0; k < 4; ++k)
+      affine_nearest(mul(step, set1(1.0f - (below + cuts[k]) / L)), add(low, mul(step, set1(below))), inv[k],
+                     offset[k]);
     affine_sums<L>(g, inv, offset, sums);
-    for (size_t k = 0; k < kTogether; ++k) affine_keep(best, affine_solve<kMinBelow>(g, sums[k]));
+    for (int k = 0; k < 4; ++k) affine_keep(best, affine_solve<kMinBelow>(g, sums[k]));
   }
 }
-
-// What is cut from the range at its lower and upper end, in steps of it.
-constexpr float kAffineClips[][2] = {
-    {-0.6f, -0.6f}, {-0.6f, -0.05f}, {-0.6f, 0.5f}, {-0.6f, 1.2f},
-    {-0.05f, -0.6f}, {-0.05f, -0.05f}, {-0.05f, 0.5f}, {-0.05f, 1.2f},
-    {0.5f, -0.6f}, {0.5f, -0.05f}, {0.5f, 0.5f}, {0.5f, 1.2f},
-    {1.2f, -0.6f}, {1.2f, -0.05f}, {1.2f, 0.5f}, {1.2f, 1.2f}};
-
-constexpr float kAffineShifts[][2] = {
-    {-0.3f, -0.3f}, {-0.3f, -0.1f}, {-0.3f, 0.1f}, {-0.3f, 0.3f},
-    {-0.1f, -0.3f}, {-0.1f, -0.1f}, {-0.1f, 0.1f}, {-0.1f, 0.3f},
-    {0.1f, -0.3f}, {0.1f, -0.1f}, {0.1f, 0.1f}, {0.1f, 0.3f},
-    {0.3f, -0.3f}, {0.3f, -0.1f}, {0.3f, 0.1f}, {0.3f, 0.3f}};
 
 // The best real-valued (s, m) of each sub-block.
 template <int L, bool kMinBelow, class G>
@@ -116,7 +100,7 @@ inline AffineFit affine_search(const G& g) {
   if constexpr (kMinBelow) low = min(low, zero());
   const F32x16 step = mul(sub(high, low), set1(1.0f / L));
   AffineFit best{zero(), zero(), set1(__builtin_inff()), {zero(), zero(), zero()}};
-  affine_try<L, kMinBelow>(g, low, step, kAffineClips, best);
+  affine_try<L, kMinBelow>(g, low, step, kAffineCuts, best);
   affine_try<L, kMinBelow>(g, best.m, best.s, kAffineShifts, best);
   return best;
 }
@@ -229,6 +213,10 @@ inline AffineSums affine_step(const G& g, AffineScales& a) {
   return best;
 }
 
+// How many integers less than S the largest scale, or minimum, of a super-block may take.
+constexpr float kAffineScaleCuts[] = {-0.5f, 0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f};
+
+// Scales of a super-block: chosen for the codes of the best real-valued fits, then codes, integers and d, dmin in turn.
 template <int L, int S, int kSuper, class G>
 inline AffineScales affine_super(const G& g) {
   AffineFit fit = affine_search<L, true>(g);
@@ -241,8 +229,8 @@ inline AffineScales affine_super(const G& g) {
     affine_keep(best, a);
   };
   const F32x16 dmin = g.half(mul(top_m, set1(1.0f / S)));
-  for (float cut : kAffineScaleCuts) consider(g.half(mul(top_s, set1(1.0f / (S + cut)))), dmin);
-  for (float cut : kAffineScaleCuts) consider(best.d, g.half(mul(top_m, set1(1.0f / (S + cut)))));
+  for (float cut : kAffineScaleCuts) consider(g.half(mul(top_s, set1(1.0f / (S - cut)))), dmin);
+  for (float cut : kAffineScaleCuts) consider(best.d, g.half(mul(top_m, set1(1.0f / (S - cut)))));
   AffineScales a = best;
   best.error = set1(__builtin_inff());
   for (int round = 0; round < 2; ++round) {

@@ -1,10 +1,10 @@
 // Formats whose scales are searched for: group after group, then packed.
 
-template <class Block, int N, int L, int S>
+template <class Block, int N, int L, int S, Cost kCost>
 bool to_affine_super(const BlockTask& t) {
   constexpr int kSuper = 256 / N;
   auto* out = reinterpret_cast<Block*>(t.out);
-  each_group<N, kSuper>(t, [&](const Group<N, kSuper>& g, int64_t first, int64_t count) {
+  each_group<N, kSuper, kCost>(t, [&](const Group<N, kSuper>& g, int64_t first, int64_t count) {
     const AffineScales a = affine_super<L, S, kSuper>(g);
     alignas(64) int8_t lanes[N * 16], codes[N * 16], scale[16], min[16];
     affine_codes<L>(g, mul(a.ls, a.d), neg(mul(a.lm, a.dmin)), lanes);
@@ -24,11 +24,11 @@ bool to_affine_super(const BlockTask& t) {
   return true;
 }
 
-template <class Block, int N, class Levels, int S>
+template <class Block, int N, class Levels, int S, Cost kCost>
 bool to_symmetric_super(const BlockTask& t) {
   constexpr int kSuper = 256 / N;
   auto* out = reinterpret_cast<Block*>(t.out);
-  each_group<N, kSuper>(t, [&](const Group<N, kSuper>& g, int64_t first, int64_t count) {
+  each_group<N, kSuper, kCost>(t, [&](const Group<N, kSuper>& g, int64_t first, int64_t count) {
     const SymmetricScales a = symmetric_super<Levels, S, kSuper>(g);
     alignas(64) int8_t lanes[N * 16], codes[N * 16], scale[16];
     symmetric_codes<Levels>(g, mul(a.ls, a.d), lanes);

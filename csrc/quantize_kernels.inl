@@ -29,12 +29,12 @@ bool quantize_blocks(TensorType kind, const BlockTask& task) {
     case TensorType::iq4_nl:
       return task.importance ? to_symmetric<BlockIQ4_NL, TableLevels>(task) : to_iq4_nl(task);
     case TensorType::mxfp4: return to_mxfp4(task);
-    case TensorType::iq4_xs: return to_symmetric_super<BlockIQ4_XS, 32, TableLevels, 32>(task);
-    case TensorType::q3_k: return to_symmetric_super<BlockQ3_K, 16, EvenLevels<4>, 32>(task);
-    case TensorType::q6_k: return to_symmetric_super<BlockQ6_K, 16, EvenLevels<32>, 128>(task);
-    case TensorType::q2_k: return to_affine_super<BlockQ2_K, 16, 3, 15>(task);
-    case TensorType::q4_k: return to_affine_super<BlockQ4_K, 32, 15, 63>(task);
-    case TensorType::q5_k: return to_affine_super<BlockQ5_K, 32, 31, 63>(task);
+    case TensorType::iq4_xs: return to_symmetric_super<BlockIQ4_XS, 32, TableLevels, 32, Cost::even>(task);
+    case TensorType::q3_k: return to_symmetric_super<BlockQ3_K, 16, EvenLevels<4>, 32, Cost::larger>(task);
+    case TensorType::q6_k: return to_symmetric_super<BlockQ6_K, 16, EvenLevels<32>, 128, Cost::even>(task);
+    case TensorType::q2_k: return to_affine_super<BlockQ2_K, 16, 3, 15, Cost::larger>(task);
+    case TensorType::q4_k: return to_affine_super<BlockQ4_K, 32, 15, 63, Cost::even>(task);
+    case TensorType::q5_k: return to_affine_super<BlockQ5_K, 32, 31, 63, Cost::even>(task);
   }
   return false;
 }

@@ -69,27 +69,22 @@ inline void symmetric_keep(SymmetricFit& best, const SymmetricFit& f) {
           {pick(a, b, f.sums.ll, best.sums.ll), pick(a, b, f.sums.xl, best.sums.xl)}};
 }
 
-constexpr int kSymmetricSuperRounds = 3, kSymmetricSingleRounds = 2;
-constexpr float kSymmetricScaleCuts[] = {0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
+// How far outside an end of the levels the largest value starts, in steps; then what the best is stretched by.
+constexpr float kSymmetricStarts[8] = {-0.9f, -0.45f, 0.0f, 0.45f, 0.9f, 1.4f, 2.0f, 2.8f};
+constexpr float kSymmetricShifts[8] = {-0.6f, -0.4f, -0.2f, -0.1f, 0.1f, 0.2f, 0.4f, 0.6f};
 
 // Fits from the codes of inverse scales inv (1 + step * stretch).
-template <class Levels, size_t kStarts, class G>
-inline void symmetric_try(const G& g, const F32x16 inv, float step, const float (&stretches)[kStarts],
+template <class Levels, class G>
+inline void symmetric_try(const G& g, const F32x16 inv, float step, const float (&stretches)[8],
                           SymmetricFit& best) {
-  constexpr size_t kTogether = 4;
-  static_assert(kStarts % kTogether == 0);
-  for (size_t c = 0; c < kStarts; c += kTogether) {
-    F32x16 tried[kTogether];
-    SymmetricSums sums[kTogether];
-    for (size_t k = 0; k < kTogether; ++k) tried[k] = mul(inv, set1(1.0f + step * stretches[c + k]));
+  for (int c = 0; c < 8; c += 4) {
+    F32x16 tried[4];
+    SymmetricSums sums[4];
+    for (int k = 0; k < 4; ++k) tried[k] = mul(inv, set1(1.0f + step * stretches[c + k]));
     symmetric_sums<Levels>(g, tried, sums);
-    for (size_t k = 0; k < kTogether; ++k) symmetric_keep(best, symmetric_solve(sums[k]));
+    for (int k = 0; k < 4; ++k) symmetric_keep(best, symmetric_solve(sums[k]));
   }
 }
-
-// How far outside an end of the levels the largest value starts, in steps.
-constexpr float kSymmetricShifts[] = {-0.6f, -0.4f, -0.2f, -0.1f, 0.1f, 0.2f, 0.4f, 0.6f};
-constexpr float kSymmetricStarts[] = {-0.9f, -0.45f, 0.0f, 0.45f, 0.9f, 1.4f, 2.0f, 2.8f};
 
 // The best real-valued scale of each sub-block.
 template <class Levels, class G>
@@ -129,6 +124,10 @@ inline SymmetricFit symmetric_recode(const G& g, SymmetricScales& a) {
   return symmetric_solve(sums[0]);
 }
 
+// How many integers less than S the largest scale of a super-block may take.
+constexpr float kSymmetricScaleCuts[] = {0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f};
+
+// Scales of a super-block: chosen for the codes of the best real-valued fits, then codes, d and integers in turn.
 template <class Levels, int S, int kSuper, class G>
 inline SymmetricScales symmetric_super(const G& g) {
   SymmetricFit fit = symmetric_search<Levels>(g);
@@ -136,14 +135,14 @@ inline SymmetricScales symmetric_super(const G& g) {
   SymmetricScales best{zero(), zero(), set1(__builtin_inff())};
   for (const float sign : {-1.0f, 1.0f})
     for (const float cut : kSymmetricScaleCuts) {
-      SymmetricScales a{g.half(mul(top, set1(sign / (S + cut)))), zero(), zero()};
+      SymmetricScales a{g.half(mul(top, set1(sign / (S - cut)))), zero(), zero()};
       a.ls = symmetric_integers<S>(fit.s, a.d);
       a.error = sum_super<kSuper>(symmetric_error(g, fit.sums, mul(a.ls, a.d)));
       symmetric_keep(best, a);
     }
   SymmetricScales a = best;
   best.error = set1(__builtin_inff());
-  for (int round = 0; round < kSymmetricSuperRounds; ++round) {
+  for (int round = 0; round < 3; ++round) {
     fit = symmetric_recode<Levels, kSuper>(g, a);
     symmetric_keep(best, a);
     const F32x16 xs = sum_super<kSuper>(mul(a.ls, fit.sums.xl));
@@ -154,11 +153,12 @@ inline SymmetricScales symmetric_super(const G& g) {
   return best;
 }
 
+// Blocks of their own: the scale is a half.
 template <class Levels, class G>
 inline SymmetricScales symmetric_single(const G& g) {
   SymmetricFit fit = symmetric_search<Levels>(g);
   SymmetricScales best{zero(), set1(1.0f), set1(__builtin_inff())};
-  for (int round = 0; round < kSymmetricSingleRounds; ++round) {
+  for (int round = 0; round < 2; ++round) {
     SymmetricScales a{g.half(fit.s), set1(1.0f), zero()};
     fit = symmetric_recode<Levels, 1>(g, a);
     symmetric_keep(best, a);

@@ -43,7 +43,7 @@ std::pair<int64_t, double> py_quantize(Engine& engine, const BoundMatrix& source
                           .importance = importance ? importance->data() : nullptr,
                           .measure = measure,
                           .out = reinterpret_cast<std::byte*>(out.data())};
-  nb::gil_scoped_release release;
+  const OpScope scope(engine);
   const QuantizeResult result = quantize(engine.pool, engine.ws, task);
   return {result.bad_row, result.squared_error};
 }

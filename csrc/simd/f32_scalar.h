@@ -61,6 +61,13 @@ inline F32x16 abs(F32x16 a) {
 
 #undef PINTPOT_EACH4
 
+inline F32x16 sqrt(F32x16 a) {
+  float f[16];
+  store(f, a);
+  for (float& v : f) v = __builtin_sqrtf(v);
+  return load(f);
+}
+
 // Lane i of the result is lane i ^ kMask of a, for kMask 1, 2, 4 or 8.
 template <int kMask>
 inline F32x16 swap_lanes(F32x16 a) {
