@@ -84,7 +84,11 @@ def test_a_dry_run_says_what_would_stop_a_run(pintpot, source, tmp_path):
     ("args", "code", "says"),
     [
         (["SOURCE", "Q4_K_X"], 2, "did you mean Q4_K"),
-        (["SOURCE", "a.gguf", "b.gguf", "Q8_0"], 2, "expected [OUT] TYPE"),
+        (["SOURCE", "a.gguf", "b.gguf", "Q8_0"], 2, "expected IN [OUT] TYPE"),
+        (["SOURCE"], 2, "no type is given: expected IN [OUT] TYPE"),
+        (["SOURCE", "a.gguf", "Q8_0", "--target-size", "2MiB"], 2, "expected IN [OUT] before --target-size"),
+        (["SOURCE", "--target-size", "lots"], 2, "--target-size 'lots': expected a size such as 32GiB"),
+        (["SOURCE", "--target-size", "10KiB"], 2, "the least this model can take"),
         (["SOURCE", "Q8_0", "--tensor-type", "attn"], 2, "expected PATTERN=TYPE"),
         (["SOURCE", "Q8_0", "--output-tensor-type", "Q7"], 2, "--output-tensor-type Q7 is no tensor type"),
         (["SOURCE", "SOURCE", "Q8_0"], 2, "is the file to be quantized"),
@@ -98,6 +102,19 @@ def test_refusals_are_one_line(pintpot, source, args, code, says):
     assert (result.code, result.out) == (code, "")
     assert says in result.err
     assert result.err.count("\n") == 1
+
+
+def test_to_a_size(pintpot, source, tmp_path):
+    out = tmp_path / "sized.gguf"
+    result = pintpot("quantize", source, out, "--target-size", "3MiB", "--json")
+    assert result.code == 0, result.err
+    facts = json.loads(result.out)
+    assert facts["files"] == [str(out)]
+    assert facts["bytes"] == out.stat().st_size <= 3 << 20
+    dry = pintpot("quantize", source, "--target-size", "3MiB", "--dry-run", "--force")
+    assert dry.code == 0
+    assert "budget" in dry.out
+    assert "3MiB" in dry.out
 
 
 def _start(source, out, **options):
