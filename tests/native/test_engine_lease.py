@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -13,9 +14,9 @@ from pintpot import _native
 
 def test_a_second_thread_is_refused_and_the_first_is_not_disturbed() -> None:
     rng = np.random.default_rng(0)
-    weights, x = (rng.standard_normal(shape).astype(np.float32) for shape in ((512, 512), (64, 512)))
+    weights, x = (rng.standard_normal(shape).astype(np.float32) for shape in ((1024, 1024), (256, 1024)))
     w, engine = matrix(weights), _native.Engine(2)
-    expected, got = (np.empty((64, 512), np.float32) for _ in range(2))
+    expected, got = (np.empty((256, 1024), np.float32) for _ in range(2))
     _native.matmul(engine, w, 0, x, expected)
     refused, results = threading.Event(), []
 
@@ -28,8 +29,11 @@ def test_a_second_thread_is_refused_and_the_first_is_not_disturbed() -> None:
             results.append(np.array_equal(got, expected))
 
     def intrude() -> None:
-        for _ in range(100_000):
+        """Ends with the refusal: the product holds the engine for most of the time."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
             _native.softcap(engine, np.ones((1, 16), np.float32), 1.0)
+            time.sleep(0)
 
     thread = threading.Thread(target=keep_busy)
     thread.start()
