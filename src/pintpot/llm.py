@@ -20,12 +20,12 @@ import numpy.typing as npt
 from pintpot.errors import TemplateError, UsageError
 from pintpot.gguf import GGUFFile
 from pintpot.hardware.cpu import default_threads
-from pintpot.kernels.api import KVType
 from pintpot.runtime.engine import Engine, FinishReason, Request, Timings
 from pintpot.runtime.engine import Sequence as EngineSequence
 from pintpot.runtime.loader import load_model
 from pintpot.runtime.sampler import SamplingParams, TokenLogprob
 from pintpot.spec import ModelSpec, measure
+from pintpot.spec.cache import KVType
 from pintpot.store.resolve import resolve_model
 from pintpot.tokenizer import ChatTemplate, Tokenizer
 

@@ -13,11 +13,12 @@ import torch
 
 from pintpot import _native
 from pintpot.gguf import GGUFFile
-from pintpot.kernels.api import KVType, Segment
+from pintpot.kernels.api import Segment
 from pintpot.kernels.cpu import CpuOps
 from pintpot.kernels.reference import ReferenceOps
 from pintpot.runtime.cache import ModelState
 from pintpot.runtime.loader import load_model
+from pintpot.spec.cache import KVType
 from pintpot.synth import TOYS, write_model
 
 TOLERANCE = 1e-4

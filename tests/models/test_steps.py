@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from tiny import load, new_state, relative_error, run, tokens
 
-from pintpot.kernels.api import KVLayout, KVType, Segment
+from pintpot.kernels.api import Segment
 from pintpot.kernels.reference import ReferenceOps
 from pintpot.runtime.cache import ModelState
 from pintpot.spec import AttentionLayer, DeltaNetLayer
+from pintpot.spec.cache import KVLayout, KVType
 
 TOLERANCE = 1e-4
 STEPS = ["llama", "qwen3moe", "qwen35moe", "gemma4-e", "gemma4-moe", "gpt-oss"]

@@ -15,10 +15,11 @@ import transformers
 
 import pintpot
 from pintpot.gguf import GGMLType, GGUFFile, GGUFWriter, TensorDecl
-from pintpot.kernels.api import KVType, Ops, Segment
+from pintpot.kernels.api import Ops, Segment
 from pintpot.models.base import Model
 from pintpot.runtime.cache import ModelState
 from pintpot.runtime.loader import load_model
+from pintpot.spec.cache import KVType
 
 N_VOCAB = 93
 BASE: dict[str, Any] = {

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pintpot.gguf import GGUFFile
-from pintpot.kernels.api import KVType, Ops, Segment
+from pintpot.kernels.api import Ops, Segment
 from pintpot.runtime.cache import ModelState
 from pintpot.runtime.loader import load_model
+from pintpot.spec.cache import KVType
 
 F32 = npt.NDArray[np.float32]
 

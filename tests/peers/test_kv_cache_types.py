@@ -15,7 +15,7 @@ from cases import ARCHITECTURES, kl_divergence, prompt
 from llama_oracle import FLASH_ON, TYPE_F16, TYPE_Q8_0, LlamaCpp
 from ours import Ours
 
-from pintpot.kernels.api import KVType
+from pintpot.spec.cache import KVType
 
 KL = {KVType.F16: 1e-4, KVType.Q8_0: 1e-3}
 TYPES = {KVType.F16: TYPE_F16, KVType.Q8_0: TYPE_Q8_0}

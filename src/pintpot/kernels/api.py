@@ -17,6 +17,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from pintpot.spec.cache import DeltaStateLayout, KVLayout
+
 Array: TypeAlias = Any
 Prepared: TypeAlias = Any
 F32: TypeAlias = npt.NDArray[np.float32]
@@ -175,61 +177,6 @@ class MoEWeights:
     down_scale: F32 | None = None  # [n_expert], multiplies an expert's output
     shared: FFNWeights | None = None
     shared_gate: F32 | None = None  # [n_embd]
-
-
-class KVType(StrEnum):
-    F32 = "f32"
-    F16 = "f16"
-    Q8_0 = "q8_0"
-
-    @property
-    def bits(self) -> float:
-        """Bits a value takes, block scales included."""
-        return {KVType.F32: 32.0, KVType.F16: 16.0, KVType.Q8_0: 8.5}[self]
-
-
-@dataclass(frozen=True, slots=True)
-class KVLayout:
-    """KV cache of one layer: `n_slots` sequences of `capacity` tokens. A token at position p lies at
-    p % capacity, so a sliding-window layer needs only window + (tokens a step) - 1."""
-
-    n_slots: int
-    capacity: int
-    n_head_kv: int
-    head_dim_k: int
-    head_dim_v: int
-    type_k: KVType
-    type_v: KVType
-
-    @property
-    def token_bytes(self) -> float:
-        """Bytes a token takes."""
-        return self.n_head_kv * (self.head_dim_k * self.type_k.bits + self.head_dim_v * self.type_v.bits) / 8
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all slots; a backend may round up."""
-        return int(self.n_slots * self.capacity * self.token_bytes)
-
-
-@dataclass(frozen=True, slots=True)
-class DeltaStateLayout:
-    """Recurrent state of one gated delta net layer, float32: the last conv_kernel-1 inputs of the
-    convolution [n_slots, conv_kernel-1, conv_dim] and the memory [n_slots, n_head_v, head_dim_k,
-    head_dim_v]."""
-
-    n_slots: int
-    n_head_v: int
-    head_dim_k: int
-    head_dim_v: int
-    conv_dim: int
-    conv_kernel: int
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all slots; a backend may round up."""
-        memory = self.n_head_v * self.head_dim_k * self.head_dim_v
-        return 4 * self.n_slots * ((self.conv_kernel - 1) * self.conv_dim + memory)
 
 
 @dataclass(frozen=True, slots=True)

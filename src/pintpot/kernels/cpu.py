@@ -19,15 +19,14 @@ from pintpot.kernels.api import (
     Activation,
     AttentionWeights,
     DeltaNetWeights,
-    DeltaStateLayout,
     FFNWeights,
     InputSums,
-    KVLayout,
     MoEWeights,
     Ops,
     Segment,
     TensorView,
 )
+from pintpot.spec.cache import DeltaStateLayout, KVLayout
 
 
 @contextmanager

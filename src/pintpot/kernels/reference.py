@@ -20,11 +20,9 @@ from pintpot.kernels.api import (
     Activation,
     AttentionWeights,
     DeltaNetWeights,
-    DeltaStateLayout,
     FFNWeights,
     Gating,
     InputSums,
-    KVLayout,
     MoEWeights,
     Ops,
     Rope,
@@ -33,6 +31,7 @@ from pintpot.kernels.api import (
 )
 from pintpot.kernels.reference_state import ReferenceDeltaState, ReferenceKVCache
 from pintpot.quants.reference import dequantize
+from pintpot.spec.cache import DeltaStateLayout, KVLayout
 
 OAI_ALPHA = 1.702  # slope of gpt-oss's sigmoid
 OAI_LIMIT = 7.0  # its clamp

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pintpot.kernels.api import DeltaStateLayout, KVLayout, KVType, Segment
+from pintpot.kernels.api import Segment
+from pintpot.spec.cache import DeltaStateLayout, KVLayout, KVType
 
 Q8_BLOCK = 32  # values that share a scale in Q8_0
 

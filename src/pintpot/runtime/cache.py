@@ -4,48 +4,12 @@ from __future__ import annotations
 
 from pintpot.errors import MemoryLimitError, UsageError
 from pintpot.hardware.memory import memory_limit_bytes
-from pintpot.kernels.api import DeltaStateLayout, KVLayout, KVType, Prepared
+from pintpot.kernels.api import Prepared
 from pintpot.models.base import Model
-from pintpot.spec import AttentionLayer, DeltaNetLayer, DenseFFN, ModelSpec
+from pintpot.spec import AttentionLayer, DenseFFN, ModelSpec
+from pintpot.spec.cache import DeltaStateLayout, KVLayout, KVType, layer_layouts
 
 Q8_BLOCK = 32  # head dimensions of a q8_0 cache are multiples of this
-RING_STEP = 32  # ring capacities are rounded up to this
-
-
-def layer_layouts(
-    spec: ModelSpec,
-    *,
-    n_slots: int,
-    ctx_tokens: int,
-    n_batch: int,
-    type_k: KVType = KVType.F16,
-    type_v: KVType = KVType.F16,
-) -> list[KVLayout | DeltaStateLayout | None]:
-    """What each layer keeps; None for one that reads another layer's cache.
-
-    A sliding-window layer keeps a ring of window + n_batch tokens (rounded up), never more than the context:
-    enough for `n_batch` new tokens to be written before the oldest of them attends to its window.
-    """
-    layouts: list[KVLayout | DeltaStateLayout | None] = []
-    for i, layer in enumerate(spec.layers):
-        match layer.mixer:
-            case AttentionLayer() as a if a.kv_layer != i:
-                layouts.append(None)
-            case AttentionLayer() as a:
-                capacity = ctx_tokens
-                if a.window is not None:
-                    ring = -(-(a.window + n_batch) // RING_STEP) * RING_STEP
-                    capacity = min(ctx_tokens, ring)
-                layouts.append(
-                    KVLayout(n_slots, capacity, a.n_head_kv, a.head_dim_k, a.head_dim_v, type_k, type_v)
-                )
-            case DeltaNetLayer() as d:
-                layouts.append(
-                    DeltaStateLayout(
-                        n_slots, d.n_head_v, d.head_dim_k, d.head_dim_v, d.conv_dim, d.conv_kernel
-                    )
-                )
-    return layouts
 
 
 class ModelState:

@@ -20,11 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pintpot.errors import ContextLengthError, ModelFileError, UsageError
-from pintpot.kernels.api import KVType, Segment
+from pintpot.kernels.api import Segment
 from pintpot.models.base import Model
 from pintpot.runtime.cache import ModelState
 from pintpot.runtime.sampler import Sampler, SamplingParams, TokenLogprob, token_logprob
 from pintpot.runtime.stopping import StopMatcher
+from pintpot.spec.cache import KVType
 from pintpot.tokenizer import Tokenizer
 
 F32: TypeAlias = npt.NDArray[np.float32]

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from pintpot.errors import MemoryLimitError, UsageError
-from pintpot.kernels.api import DeltaStateLayout, KVLayout, KVType
-from pintpot.runtime.cache import ModelState, layer_layouts
+from pintpot.runtime.cache import ModelState
 from pintpot.spec import AttentionLayer, DeltaNetLayer, DenseFFN, LayerSpec, ModelSpec
+from pintpot.spec.cache import DeltaStateLayout, KVLayout, KVType, layer_layouts
 
 
 def attention(kv_layer: int, window: int | None = None, head_dim: int = 64) -> AttentionLayer:
