@@ -12,24 +12,25 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from pintpot.gguf import GGMLType
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Option:
+class Option(Generic[T]):
     """A type one tensor may get: the tensor's size in it, and the error that costs (any common unit)."""
 
-    kind: GGMLType
+    kind: T
     nbytes: int
     error: float
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Generic[T]):
     """One option a tensor. `bound`: no choice within the budget has less error than this."""
 
-    options: tuple[Option, ...]
+    options: tuple[Option[T], ...]
     bound: float
 
     @property
@@ -41,12 +42,12 @@ class Choice:
         return sum(option.error for option in self.options)
 
 
-def least_bytes(tensors: Sequence[Sequence[Option]]) -> int:
+def least_bytes(tensors: Sequence[Sequence[Option[T]]]) -> int:
     """Bytes of the smallest options."""
     return sum(min(option.nbytes for option in options) for options in tensors)
 
 
-def choose(tensors: Sequence[Sequence[Option]], budget_bytes: int) -> Choice:
+def choose(tensors: Sequence[Sequence[Option[T]]], budget_bytes: int) -> Choice[T]:
     """The options of least total error in at most `budget_bytes`.
 
     Raises ValueError when even the smallest options are too large (see `least_bytes`).
@@ -79,14 +80,14 @@ def choose(tensors: Sequence[Sequence[Option]], budget_bytes: int) -> Choice:
     return Choice(tuple(picked), found if bound is None else min(bound, found))
 
 
-def _gain(hull: Sequence[Option], k: int) -> float:
+def _gain(hull: Sequence[Option[T]], k: int) -> float:
     """Error saved per byte by the step from option k to the next."""
     return (hull[k].error - hull[k + 1].error) / (hull[k + 1].nbytes - hull[k].nbytes)
 
 
-def _lower_hull(options: Sequence[Option]) -> list[Option]:
+def _lower_hull(options: Sequence[Option[T]]) -> list[Option[T]]:
     """The options on the lower convex hull of (bytes, error), from the smallest to the most exact."""
-    hull: list[Option] = []
+    hull: list[Option[T]] = []
     for option in sorted(options, key=lambda o: (o.nbytes, o.error)):
         if hull and option.error >= hull[-1].error:
             continue  # larger and no better
@@ -98,10 +99,10 @@ def _lower_hull(options: Sequence[Option]) -> list[Option]:
     return hull
 
 
-def _fill(picked: list[Option], tensors: Sequence[Sequence[Option]], left: int) -> None:
+def _fill(picked: list[Option[T]], tensors: Sequence[Sequence[Option[T]]], left: int) -> None:
     """Uses up `left` bytes: the change of one tensor that saves most, as long as there is one."""
     while True:
-        best: tuple[float, int, Option] | None = None
+        best: tuple[float, int, Option[T]] | None = None
         for i, options in enumerate(tensors):
             for option in options:
                 saved = picked[i].error - option.error

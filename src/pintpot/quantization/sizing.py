@@ -68,7 +68,7 @@ class TensorCosts:
     """A tensor and what each type it may get would cost."""
 
     name: str
-    options: tuple[Option, ...]
+    options: tuple[Option[GGMLType], ...]
 
 
 def fit_to_size(
@@ -128,7 +128,7 @@ def size_label(nbytes: int) -> str:
     return f"{nbytes / (1 << (30 if unit == 'GiB' else 20)):.4g}{unit}"
 
 
-def _recipe(choice: Choice, name: str) -> Recipe:
+def _recipe(choice: Choice[GGMLType], name: str) -> Recipe:
     """What the file is said to be: the type that most of its bytes have."""
     nbytes: Counter[GGMLType] = Counter()
     for option in choice.options:

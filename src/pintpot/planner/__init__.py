@@ -1,0 +1,1 @@
+"""What goes where, which context fits and how fast it will be, before anything is loaded."""

@@ -1,0 +1,239 @@
+"""Bytes: of weights by what they do, of caches, of a step's buffers. Exact where the file says it.
+
+`weigh` sorts a model's tensors by what decides their place: a layer's routed experts, the rest of a layer,
+the output head, the embedding (looked up, never multiplied), MTP layers, other modalities. The sums are
+those of the tensors, to the byte.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from pintpot.gguf import GGUFFile
+from pintpot.spec import AttentionLayer, DeltaNetLayer, DenseFFN, LayerSpec, ModelSpec, MoEFFN
+from pintpot.spec.cache import DeltaStateLayout, KVLayout, KVType, layer_layouts
+from pintpot.spec.size import is_expert
+
+_LAYER: Final = re.compile(r"blk\.(\d+)\.")
+_OTHER_MODALITY: Final = re.compile(r"(v|a|mm|mmproj)\.")
+_LOOKUPS: Final = ("token_embd.", "per_layer_token_embd.")
+
+
+@dataclass(frozen=True, slots=True)
+class LayerBytes:
+    """Weights of one layer. `experts` are all routed ones; the shared expert and the router are dense."""
+
+    dense: int
+    experts: int = 0
+    n_expert: int = 0
+    n_expert_used: int = 0
+    dense_macs: int = 0  # multiply-adds a token
+    routed_macs: int = 0  # of the experts one token is sent to
+
+    @property
+    def expert(self) -> int:
+        """One routed expert."""
+        return self.experts // self.n_expert if self.n_expert else 0
+
+    @property
+    def routed(self) -> int:
+        """The experts one token reads."""
+        return self.expert * self.n_expert_used
+
+
+@dataclass(frozen=True, slots=True)
+class ModelBytes:
+    """Weights of a model by what decides their place. With a tied embedding `output` counts only the norm,
+    and the head reads `embedding`."""
+
+    layers: tuple[LayerBytes, ...]
+    embedding: int
+    output: int
+    tied_output: bool
+    mtp: int = 0
+    other: int = 0  # vision and audio
+    head_macs: int = 0
+
+    @property
+    def total(self) -> int:
+        return (
+            sum(layer.dense + layer.experts for layer in self.layers)
+            + self.embedding
+            + self.output
+            + self.mtp
+            + self.other
+        )
+
+    @property
+    def experts(self) -> int:
+        return sum(layer.experts for layer in self.layers)
+
+    @property
+    def dense(self) -> int:
+        """What every token reads, the head included, the looked-up embedding not."""
+        return sum(layer.dense for layer in self.layers) + self.head
+
+    @property
+    def head(self) -> int:
+        """What the output head reads."""
+        return self.output + (self.embedding if self.tied_output else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSize:
+    """What counting needs to know of a tensor."""
+
+    name: str
+    nbytes: int
+    n_values: int
+
+
+def weigh_file(file: GGUFFile, spec: ModelSpec) -> ModelBytes:
+    """The weights of an open file."""
+    return weigh(spec, (TensorSize(t.name, t.nbytes, t.n_values) for t in file.tensors.values()))
+
+
+def weigh(spec: ModelSpec, tensors: Iterable[TensorSize]) -> ModelBytes:
+    """Sorts a model's tensors. Together they have the bytes of `ModelBytes.total`."""
+    layers = [_Layer() for _ in range(spec.n_layer)]
+    embedding = output = mtp = other = head_macs = 0
+    for t in tensors:
+        match = _LAYER.match(t.name)
+        if match is not None and int(match[1]) < spec.n_layer:
+            layers[int(match[1])].add(t)
+        elif match is not None:
+            mtp += t.nbytes
+        elif t.name.startswith(_LOOKUPS):
+            embedding += t.nbytes
+            if spec.tied_output and t.name.startswith("token_embd."):
+                head_macs += t.n_values
+        elif _OTHER_MODALITY.match(t.name):
+            other += t.nbytes
+        else:
+            output += t.nbytes
+            head_macs += t.n_values
+    return ModelBytes(
+        layers=tuple(layer.done(spec.layers[i]) for i, layer in enumerate(layers)),
+        embedding=embedding,
+        output=output,
+        tied_output=spec.tied_output,
+        mtp=mtp,
+        other=other,
+        head_macs=head_macs,
+    )
+
+
+@dataclass(slots=True)
+class _Layer:
+    """Sums of one layer on the way."""
+
+    dense: int = 0
+    experts: int = 0
+    dense_values: int = 0
+    expert_values: int = 0
+
+    def add(self, tensor: TensorSize) -> None:
+        if is_expert(tensor.name):
+            self.experts += tensor.nbytes
+            self.expert_values += tensor.n_values
+        else:
+            self.dense += tensor.nbytes
+            self.dense_values += tensor.n_values
+
+    def done(self, layer: LayerSpec) -> LayerBytes:
+        if not isinstance(layer.ffn, MoEFFN):
+            return LayerBytes(self.dense + self.experts, dense_macs=self.dense_values + self.expert_values)
+        return LayerBytes(
+            self.dense,
+            self.experts,
+            layer.ffn.n_expert,
+            layer.ffn.n_expert_used,
+            self.dense_values,
+            self.expert_values * layer.ffn.n_expert_used // layer.ffn.n_expert,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSettings:
+    """How a conversation is kept: `n_slots` sequences of `ctx_tokens`, `n_batch` prompt tokens a step."""
+
+    ctx_tokens: int
+    type_k: KVType = KVType.F16
+    type_v: KVType = KVType.F16
+    n_batch: int = 512
+    n_slots: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CacheBytes:
+    """Per layer: keys and values, recurrent state. A layer that reads another's cache has none."""
+
+    kv: tuple[int, ...]
+    state: tuple[int, ...]
+
+    @property
+    def total(self) -> int:
+        return sum(self.kv) + sum(self.state)
+
+
+def cache_bytes(spec: ModelSpec, settings: CacheSettings) -> CacheBytes:
+    """What the caches of every layer take when allocated whole."""
+    layouts = layer_layouts(
+        spec,
+        n_slots=settings.n_slots,
+        ctx_tokens=settings.ctx_tokens,
+        n_batch=settings.n_batch,
+        type_k=settings.type_k,
+        type_v=settings.type_v,
+    )
+    return CacheBytes(
+        kv=tuple(layout.nbytes if isinstance(layout, KVLayout) else 0 for layout in layouts),
+        state=tuple(layout.nbytes if isinstance(layout, DeltaStateLayout) else 0 for layout in layouts),
+    )
+
+
+def cache_read_bytes(spec: ModelSpec, settings: CacheSettings, depth: int) -> tuple[int, ...]:
+    """Per layer, the bytes of keys, values and state that one token at `depth` reads."""
+    reads = []
+    for layer in spec.layers:
+        mixer = layer.mixer
+        if isinstance(mixer, DeltaNetLayer):
+            memory = mixer.n_head_v * mixer.head_dim_k * mixer.head_dim_v
+            reads.append(4 * memory)
+            continue
+        tokens = depth if mixer.window is None else min(depth, mixer.window)
+        bits = mixer.head_dim_k * settings.type_k.bits + mixer.head_dim_v * settings.type_v.bits
+        reads.append(int(tokens * mixer.n_head_kv * bits / 8))
+    return tuple(reads)
+
+
+def step_bytes(spec: ModelSpec, n_batch: int) -> int:
+    """Buffers of a step of `n_batch` tokens, float32: the widest layer's activations, and logits of one row.
+
+    An estimate from the widths a layer works with; tests hold it to what the engine really takes.
+    """
+    widest = max(_layer_values(spec.n_embd, layer) for layer in spec.layers)
+    residual = 4 * spec.n_embd + spec.n_embd_per_layer * spec.n_layer
+    return 4 * (n_batch * (widest + residual) + spec.n_vocab)
+
+
+def _layer_values(n_embd: int, layer: LayerSpec) -> int:
+    """Values a token has at once in the wider of a layer's two blocks (quantized copies: a quarter more)."""
+    mixer, ffn = layer.mixer, layer.ffn
+    if isinstance(mixer, AttentionLayer):
+        q = mixer.n_head * mixer.head_dim_k
+        kv = mixer.n_head_kv * (mixer.head_dim_k + mixer.head_dim_v)
+        mixing = q * (3 if mixer.gated else 2) + kv + mixer.n_head * mixer.head_dim_v
+    else:
+        values = mixer.n_head_v * mixer.head_dim_v
+        mixing = 2 * mixer.conv_dim + 3 * values + 2 * mixer.n_head_v
+    if isinstance(ffn, DenseFFN):
+        feeding = 2 * ffn.n_ff + n_embd
+    else:
+        feeding = (
+            ffn.n_expert_used * (ffn.n_ff + n_embd) + ffn.n_expert + 2 * (ffn.n_ff_shared + ffn.n_ff_dense)
+        )
+    return (mixing if mixing > feeding else feeding) * 5 // 4

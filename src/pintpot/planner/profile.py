@@ -1,0 +1,86 @@
+"""What an engine makes of a machine: the few constants that turn bytes and operations into seconds.
+
+A GPU or CPU part of a token takes its bytes over the bandwidth times an efficiency, the CPU never less than
+its cores need to unpack and multiply. `source` says for every constant where it comes from; those of this
+project's engine are replaced by what this machine has measured (`planner.calibration`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class EngineProfile:
+    """Efficiencies of one engine. Weights count as stored; rates are a second."""
+
+    name: str
+    per_expert: bool  # experts are placed one by one, a number of slots in every layer; else whole layers
+    ram_efficiency: float  # of the measured read bandwidth, when memory is the limit
+    vram_efficiency: float
+    core_bytes_s: float  # what one core unpacks and multiplies, one token at a time
+    core_macs_s: float  # multiply-adds of one core in prefill
+    gpu_flops_efficiency: float
+    token_s: float  # fixed, each token: sampling and the step itself
+    cpu_layer_s: float  # fixed, each layer the CPU takes part in
+    gpu_layer_s: float  # launches of one layer on the GPU
+    handoff_s: float  # a layer whose experts are computed on both sides: to the CPU and back
+    hit_exponent: float = 1.0  # see `hit_share`; 1: experts are equally likely
+    source: Mapping[str, str] = field(default_factory=dict)
+
+    def hit_share(self, resident: float) -> float:
+        """Share of routed experts found in VRAM when the likeliest `resident` share of them is there.
+
+        1 - (1 - r)^a: routing is skewed, so that the first slots catch most.
+        """
+        missing = 1.0 - min(max(resident, 0.0), 1.0)
+        return 1.0 - float(missing**self.hit_exponent)
+
+
+PINTPOT: Final = EngineProfile(
+    name="pintpot",
+    per_expert=True,
+    ram_efficiency=0.8,
+    vram_efficiency=0.75,
+    core_bytes_s=10e9,
+    core_macs_s=100e9,
+    gpu_flops_efficiency=0.4,
+    token_s=0.3e-3,
+    cpu_layer_s=40e-6,
+    gpu_layer_s=30e-6,
+    handoff_s=30e-6,
+    hit_exponent=2.1,
+    source=MappingProxyType(
+        {
+            "ram_efficiency": "goal of the CPU kernels, to be calibrated",
+            "core_bytes_s": "Zen 4, AVX-512 VNNI, Q4_K to Q6_K: 8-11 GB/s a core (docs/performance.md)",
+            "core_macs_s": "Zen 4, prefill of 256 tokens",
+            "vram_efficiency": "goal of the GPU kernels: not yet run on a GPU",
+            "gpu_layer_s": "one CUDA graph node of about 3 us for each of ten kernels: not yet run on a GPU",
+            "handoff_s": "two stream memory operations and a poll: not yet run on a GPU",
+            "hit_exponent": "published traces: 40% of experts resident catch 61-72% of selections (static)",
+        }
+    ),
+)
+
+LLAMA_CPP: Final = EngineProfile(
+    name="llama.cpp",
+    per_expert=False,
+    ram_efficiency=0.75,
+    vram_efficiency=0.7,
+    core_bytes_s=7.5e9,
+    core_macs_s=45e9,
+    gpu_flops_efficiency=0.4,
+    token_s=0.5e-3,
+    cpu_layer_s=100e-6,
+    gpu_layer_s=60e-6,
+    handoff_s=100e-6,
+    source=MappingProxyType(
+        {
+            "core_bytes_s": "Zen 5, Q4_K experts: 30 GB/s on two cores less their barriers",
+        }
+    ),
+)

@@ -1,0 +1,120 @@
+"""How fast: a roofline. Bytes over bandwidth where memory is the limit, operations over cores elsewhere.
+
+T = fixed + sum over layers (dense part + max(experts on the GPU, experts on the CPU + hand-off)), every
+part where the placement has it. Efficiencies come with the engine's profile, bandwidths with the machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pintpot.hardware.machine import GPU, Hardware
+from pintpot.planner.memory import LayerBytes, ModelBytes
+from pintpot.planner.profile import EngineProfile
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a model's parts lie; tuples have an entry for every layer. A layer's cache lies with its dense
+    part."""
+
+    dense_on_gpu: tuple[bool, ...]
+    resident: tuple[int, ...]  # routed experts in VRAM
+    output_on_gpu: bool
+
+    @property
+    def n_gpu_layers(self) -> int:
+        return sum(self.dense_on_gpu)
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What a machine gives an engine, a second."""
+
+    cpu_bytes: float
+    gpu_bytes: float  # 0 without a GPU
+    cpu_macs: float
+    gpu_macs: float
+    pcie_bytes: float
+
+
+def rates(hardware: Hardware, profile: EngineProfile, n_threads: int | None = None) -> Rates:
+    """The lesser of memory and cores on the CPU; bandwidth and matrix units of the first GPU."""
+    cores = n_threads or hardware.cpu.cores
+    gpu: GPU | None = hardware.gpus[0] if hardware.gpus else None
+    return Rates(
+        cpu_bytes=min(hardware.ram_bandwidth_bytes_s * profile.ram_efficiency, cores * profile.core_bytes_s),
+        gpu_bytes=(gpu.bandwidth_bytes_s or 0.0) * profile.vram_efficiency if gpu else 0.0,
+        cpu_macs=cores * profile.core_macs_s,
+        gpu_macs=(gpu.f16_flops or 0.0) / 2 * profile.gpu_flops_efficiency if gpu else 0.0,
+        pcie_bytes=(gpu.pcie_bytes_s or 0.0) if gpu else 0.0,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TokenTime:
+    """Seconds of one token, by what takes them. GPU and CPU parts of a layer overlap: `total` is no sum."""
+
+    total: float
+    gpu: float
+    cpu: float
+    fixed: float
+
+    @property
+    def tokens_s(self) -> float:
+        return 1.0 / self.total
+
+    @property
+    def bottleneck(self) -> str:
+        """What to have more of."""
+        parts = {"RAM bandwidth and CPU": self.cpu, "VRAM bandwidth": self.gpu, "fixed costs": self.fixed}
+        return max(parts, key=lambda name: parts[name])
+
+
+def expert_seconds(
+    layer: LayerBytes, resident: int, rate: Rates, profile: EngineProfile
+) -> tuple[float, float, float]:
+    """(elapsed, GPU, CPU) seconds of a layer's routed experts, `resident` of them in VRAM."""
+    if not layer.n_expert:
+        return 0.0, 0.0, 0.0
+    hits = profile.hit_share(resident / layer.n_expert) if resident else 0.0
+    gpu = layer.routed * hits / rate.gpu_bytes if hits else 0.0
+    cpu = layer.routed * (1.0 - hits) / rate.cpu_bytes
+    if resident < layer.n_expert:
+        cpu += profile.cpu_layer_s + (profile.handoff_s if rate.gpu_bytes else 0.0)
+    return max(gpu, cpu), gpu, cpu
+
+
+def decode(
+    model: ModelBytes,
+    cache_reads: Sequence[int],
+    placement: Placement,
+    rate: Rates,
+    profile: EngineProfile,
+) -> TokenTime:
+    """One token. `cache_reads`: bytes of keys, values and state read in each layer, which says the depth."""
+    total = gpu = cpu = 0.0
+    fixed = profile.token_s
+    for i, layer in enumerate(model.layers):
+        dense = layer.dense + cache_reads[i]
+        if placement.dense_on_gpu[i]:
+            part = dense / rate.gpu_bytes
+            gpu += part
+            fixed += profile.gpu_layer_s
+            elapsed, on_gpu, on_cpu = expert_seconds(layer, placement.resident[i], rate, profile)
+        else:
+            part = dense / rate.cpu_bytes
+            cpu += part
+            fixed += profile.cpu_layer_s
+            on_gpu, on_cpu = 0.0, layer.routed / rate.cpu_bytes
+            elapsed = on_cpu
+        total += part + elapsed
+        gpu += on_gpu
+        cpu += on_cpu
+    head = model.head / (rate.gpu_bytes if placement.output_on_gpu else rate.cpu_bytes)
+    if placement.output_on_gpu:
+        gpu += head
+    else:
+        cpu += head
+    return TokenTime(total + head + fixed, gpu, cpu, fixed)
