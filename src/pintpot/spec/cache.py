@@ -9,6 +9,7 @@ from typing import Final
 from pintpot.spec.layers import AttentionLayer, DeltaNetLayer
 from pintpot.spec.model import ModelSpec
 
+BLOCK_TOKENS: Final = 64  # of a cache; csrc/kv_cache.h
 _RING_STEP: Final = 32  # ring capacities are rounded up to this
 
 
@@ -43,8 +44,9 @@ class KVLayout:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all slots; a backend may round up."""
-        return int(self.n_slots * self.capacity * self.token_bytes)
+        """Bytes of all slots, which are allocated in blocks of tokens."""
+        tokens = -(-self.capacity // BLOCK_TOKENS) * BLOCK_TOKENS
+        return int(self.n_slots * tokens * self.token_bytes)
 
 
 @dataclass(frozen=True, slots=True)

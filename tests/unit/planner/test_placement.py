@@ -1,0 +1,176 @@
+"""Placements keep their limits, more room never hurts, small problems are solved as by trying everything."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from itertools import product
+from math import prod
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pintpot.hardware.words import describe
+from pintpot.planner.limits import Limits
+from pintpot.planner.memory import LayerBytes, ModelBytes, TensorSize, cache_read_bytes, weigh
+from pintpot.planner.placement import DoesNotFitError, Problem, Solution, solve
+from pintpot.planner.profile import LLAMA_CPP, PINTPOT, EngineProfile
+from pintpot.planner.speed import Placement, decode
+from pintpot.spec import ModelSpec
+from pintpot.spec.cache import KVType
+from pintpot.store import catalog
+
+GIB = 1 << 30
+MODELS = ("qwen3.5:35b-a3b", "qwen3:8b", "gpt-oss:20b", "gemma4:26b-a4b", "qwen3:30b-a3b")
+
+
+@cache
+def weights(name: str, quant: str) -> tuple[ModelSpec, ModelBytes]:
+    entry, _ = catalog.find(name)
+    ne = dict(entry.tensors())
+    sizes = [TensorSize(n, nbytes, prod(ne[n])) for n, nbytes in entry.tensor_bytes(quant)]
+    return entry.spec(), weigh(entry.spec(), sizes)
+
+
+def problem(
+    name: str = MODELS[0],
+    quant: str = "Q4_K_M",
+    *,
+    vram_gib: float = 0.0,
+    ram_gib: float = 64.0,
+    profile: EngineProfile = PINTPOT,
+    limits: Limits | None = None,
+) -> Problem:
+    spec, model = weights(name, quant)
+    gpu = f"{vram_gib}GiB" if vram_gib else None
+    hardware = describe("RTX 4090" if gpu else "none", gpu, f"{ram_gib}GiB", "60GB/s", 8, None)
+    return Problem(spec, model, hardware, limits or Limits(), profile)
+
+
+machines = {
+    "name": st.sampled_from(MODELS),
+    "quant": st.sampled_from(["Q2_K", "Q4_K_M", "Q6_K", "Q8_0"]),
+    "vram_gib": st.sampled_from([0.0, 2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 48.0]),
+    "ram_gib": st.sampled_from([8.0, 16.0, 32.0, 64.0, 128.0]),
+    "profile": st.sampled_from([PINTPOT, LLAMA_CPP]),
+    "ctx": st.sampled_from([None, 4096, 32_768, 131_072]),
+    "kv": st.sampled_from([None, KVType.F16, KVType.Q8_0]),
+    "ngl": st.sampled_from([None, 0, 5, 99]),
+    "ncmoe": st.sampled_from([None, 0, 10, 99]),
+}
+
+
+@settings(max_examples=300, deadline=None)
+@given(**machines)
+def test_limits_are_kept(name, quant, vram_gib, ram_gib, profile, ctx, kv, ngl, ncmoe) -> None:
+    limits = Limits(ctx_tokens=ctx, type_k=kv, type_v=kv, n_gpu_layers=ngl, n_cpu_moe=ncmoe)
+    p = problem(name, quant, vram_gib=vram_gib, ram_gib=ram_gib, profile=profile, limits=limits)
+    try:
+        s = solve(p)
+    except DoesNotFitError:
+        return
+    assert s.vram.total <= p.vram_bytes
+    assert s.ram.total <= p.ram_bytes
+    assert ctx is None or s.settings.ctx_tokens == ctx
+    assert kv is None or s.settings.type_k is kv
+    if ngl is not None:
+        assert s.placement.n_gpu_layers <= ngl
+    for i, resident in enumerate(s.placement.resident):
+        assert 0 <= resident <= p.model.layers[i].n_expert
+        assert resident == 0 or s.placement.dense_on_gpu[i]
+        assert resident == 0 or ncmoe is None or i >= ncmoe
+        assert profile.per_expert or resident in (0, p.model.layers[i].n_expert)
+    assert s.token.total > 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    name=machines["name"],
+    quant=machines["quant"],
+    profile=machines["profile"],
+    vram_gib=st.sampled_from([2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 16.0]),
+    more_gib=st.sampled_from([0.25, 1.0, 4.0]),
+)
+def test_more_vram_is_never_slower(name, quant, profile, vram_gib, more_gib) -> None:
+    limits = Limits(type_k=KVType.F16, type_v=KVType.F16, n_batch=128)
+    less, more = (
+        solve(problem(name, quant, vram_gib=v, ram_gib=256.0, profile=profile, limits=limits))
+        for v in (vram_gib, vram_gib + more_gib)
+    )
+    assert more.token.total <= less.token.total * (1 + 1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n_expert=st.integers(1, 4),
+    sizes=st.lists(st.sampled_from([30, 40, 70]), min_size=1, max_size=3),
+    slots=st.integers(0, 12),
+    profile=st.sampled_from([PINTPOT, LLAMA_CPP]),
+)
+def test_small_problems_are_solved_as_by_trying_everything(n_expert, sizes, slots, profile) -> None:
+    """Within what one expert saves: the knapsack is solved to its bound, which a single step may miss."""
+    base = problem(vram_gib=24.0, profile=profile)
+    mib = 1 << 20
+    layers = tuple(LayerBytes(mib, size * mib * n_expert, n_expert, min(2, n_expert)) for size in sizes)
+    spec = replace(base.spec, n_layer=len(layers), layers=base.spec.layers[: len(layers)])
+    model = replace(base.model, layers=layers, embedding=0, output=mib)
+    p = replace(base, spec=spec, model=model)
+    fixed = solve(replace(p, limits=Limits(n_cpu_moe=99))).vram.total
+    p = replace(p, limits=Limits(vram_bytes=fixed + slots * 30 * mib))
+    found = solve(p)
+    times = _all_times(p, found)
+    step = max(_longest_step(p, found, i) for i in range(len(layers)))
+    assert min(times) <= found.token.total <= min(times) + step
+
+
+def _all_times(p: Problem, found: Solution) -> list[float]:
+    layers = p.model.layers
+    counts = [range(layer.n_expert + 1) if p.profile.per_expert else (0, layer.n_expert) for layer in layers]
+    fits = p.vram_bytes - (found.vram.total - found.vram.experts)
+    return [
+        _time(p, found, resident)
+        for resident in product(*counts)
+        if sum(layer.expert * n for layer, n in zip(layers, resident, strict=True)) <= fits
+    ]
+
+
+def _time(p: Problem, found: Solution, resident: tuple[int, ...]) -> float:
+    reads = cache_read_bytes(p.spec, found.settings, found.depth_tokens)
+    placement = Placement(found.placement.dense_on_gpu, resident, output_on_gpu=True)
+    return decode(p.model, reads, placement, p.rates, p.profile).total
+
+
+def _longest_step(p: Problem, found: Solution, layer: int) -> float:
+    """The most time that moving one layer's experts by one choice can take or save."""
+    n = p.model.layers[layer].n_expert
+    none = [0] * len(p.model.layers)
+    counts = range(n + 1) if p.profile.per_expert else (0, n)
+    times = [_time(p, found, tuple(c if i == layer else 0 for i in range(len(none)))) for c in counts]
+    return max(times) - min(times)
+
+
+def test_what_gives_way_is_said_in_order() -> None:
+    roomy = solve(problem(vram_gib=24.0))
+    assert roomy.steps == ()
+    tight = solve(problem(vram_gib=3.0, limits=Limits(ctx_tokens=131_072)))
+    assert tight.steps[0] == "the cache becomes q8_0"
+    assert any("layers are computed by the CPU" in step for step in tight.steps)
+    assert tight.settings.ctx_tokens == 131_072
+
+
+def test_too_small_a_machine() -> None:
+    with pytest.raises(DoesNotFitError, match=r"GiB of RAM are needed .* smaller quantization"):
+        solve(problem(quant="Q8_0", ram_gib=8.0))
+
+
+def test_published_llama_cpp_speeds() -> None:
+    """RTX 5080 with 77 GB/s of RAM, 65K context, q8_0 cache (design: published figures), within a quarter."""
+    for quant, n_cpu_moe, published in (("Q8_0", 99, 35.7), ("Q4_K_M", 99, 51.0), ("Q4_K_M", 24, 69.6)):
+        spec, model = weights(MODELS[0], quant)
+        hardware = describe("RTX 5080", None, "64GiB", "77GB/s", 16, None)
+        limits = Limits(
+            ctx_tokens=65_536, type_k=KVType.Q8_0, type_v=KVType.Q8_0, n_cpu_moe=n_cpu_moe, depth_tokens=1000
+        )
+        s = solve(Problem(spec, model, hardware, limits, LLAMA_CPP))
+        assert s.token.tokens_s == pytest.approx(published, rel=0.25)
