@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pintpot.cli import bench, convert, doctor, imatrix, quantize, run, show, synth
+from pintpot.cli import bench, convert, doctor, imatrix, plan, quantize, run, show, synth
 
 app = typer.Typer(
     name="pintpot",
@@ -18,6 +18,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("show")(show.show)
 app.command("bench")(bench.bench)
+app.command("plan")(plan.plan)
 app.command("convert")(convert.convert)
 app.command("imatrix")(imatrix.imatrix)
 app.command("doctor")(doctor.doctor)

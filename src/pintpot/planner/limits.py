@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 from pintpot.spec.cache import KVType
 
@@ -26,8 +25,11 @@ class Limits:
     n_batch: int | None = None  # -b
     n_gpu_layers: int | None = None  # -ngl
     n_cpu_moe: int | None = None  # -ncmoe: experts of the first so many layers in RAM
-    override_tensors: tuple[tuple[re.Pattern[str], str], ...] = field(default=())  # -ot
     n_threads: int | None = None  # -t
     depth_tokens: int | None = None  # at which decode is judged; None: a quarter of the context
     vram_headroom_bytes: int = 512 * MIB
     ram_headroom_bytes: int = 1024 * MIB
+
+    def with_ctx(self, ctx_tokens: int) -> Limits:
+        """The same limits for another context."""
+        return replace(self, ctx_tokens=ctx_tokens)

@@ -24,7 +24,7 @@ from pintpot.planner.memory import (
     step_bytes,
 )
 from pintpot.planner.profile import EngineProfile
-from pintpot.planner.speed import Placement, Rates, TokenTime, decode, expert_seconds, rates
+from pintpot.planner.speed import Placement, Rates, TokenTime, decode, expert_seconds, prefill_tokens_s, rates
 from pintpot.quantization.budget import Option, choose
 from pintpot.spec import AttentionLayer, ModelSpec
 from pintpot.spec.cache import KVType
@@ -64,6 +64,7 @@ class Solution:
     vram: Usage
     ram: Usage
     token: TokenTime
+    prefill_tokens_s: float
     depth_tokens: int
     steps: tuple[str, ...]  # what gave way, in order
 
@@ -211,7 +212,8 @@ def _build(
     depth = settings.ctx_tokens // 4 if depth is None else min(depth, settings.ctx_tokens)
     reads = cache_read_bytes(problem.spec, settings, depth)
     token = decode(problem.model, reads, placement, problem.rates, problem.profile)
-    return Solution(settings, placement, vram, ram, token, depth, steps)
+    prefill = prefill_tokens_s(problem.model, placement, problem.rates, settings.n_batch, problem.profile)
+    return Solution(settings, placement, vram, ram, token, prefill, depth, steps)
 
 
 def _usage(problem: Problem, settings: CacheSettings, placement: Placement) -> tuple[Usage, Usage]:

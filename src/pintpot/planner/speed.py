@@ -118,3 +118,35 @@ def decode(
     else:
         cpu += head
     return TokenTime(total + head + fixed, gpu, cpu, fixed)
+
+
+def prefill_tokens_s(
+    model: ModelBytes, placement: Placement, rate: Rates, n_batch: int, profile: EngineProfile
+) -> float:
+    """Prompt tokens a second, `n_batch` at a time, without what attention adds at depth.
+
+    Every weight is read once a batch and multiplied `n_batch` times. Experts in RAM are computed by the CPU,
+    or streamed to the GPU and computed there, whichever is faster.
+    """
+    total = 0.0
+    for i, layer in enumerate(model.layers):
+        gpu = placement.dense_on_gpu[i]
+        total += _batch_seconds(layer.dense, layer.dense_macs, n_batch, rate, gpu=gpu)
+        if not layer.n_expert:
+            continue
+        resident = placement.resident[i] / layer.n_expert
+        cold_bytes, cold_macs = layer.experts * (1 - resident), layer.routed_macs * (1 - resident)
+        cold = _batch_seconds(cold_bytes, cold_macs, n_batch, rate, gpu=False)
+        if gpu and rate.pcie_bytes and cold_bytes:
+            streamed = cold_bytes / rate.pcie_bytes + n_batch * cold_macs / rate.gpu_macs
+            cold = min(cold, streamed) + profile.handoff_s
+        warm = layer.experts * resident, layer.routed_macs * resident
+        total += cold + (_batch_seconds(*warm, n_batch, rate, gpu=True) if resident else 0.0)
+    return n_batch / (total + profile.token_s)
+
+
+def _batch_seconds(nbytes: float, macs: float, n_batch: int, rate: Rates, *, gpu: bool) -> float:
+    """The longer of reading weights once and multiplying them for every token."""
+    if gpu:
+        return max(nbytes / rate.gpu_bytes, n_batch * macs / rate.gpu_macs)
+    return max(nbytes / rate.cpu_bytes, n_batch * macs / rate.cpu_macs)

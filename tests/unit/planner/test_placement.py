@@ -82,6 +82,7 @@ def test_limits_are_kept(name, quant, vram_gib, ram_gib, profile, ctx, kv, ngl, 
         assert resident == 0 or ncmoe is None or i >= ncmoe
         assert profile.per_expert or resident in (0, p.model.layers[i].n_expert)
     assert s.token.total > 0
+    assert s.prefill_tokens_s > 1 / s.token.total * 0.9  # a batch is never slower than one at a time
 
 
 @settings(max_examples=100, deadline=None)
