@@ -101,7 +101,7 @@ def stats_line(llm: LLM, generation: Generation) -> str:
     memory = resident_bytes()
     if memory is not None:
         parts.append(
-            f"memory {human_bytes(memory['private'])} + {human_bytes(memory['mapped'])} mapped weights"
+            f"memory {human_bytes(memory['private'])} + {human_bytes(memory['mapped'])} mapped files"
         )
     if generation.finish_reason is FinishReason.CONTEXT:
         parts.append(f"the context of {llm.ctx_tokens:,} tokens is full (-c gives more)")
