@@ -27,7 +27,7 @@ def test_run_streams_an_answer_and_prints_speed_and_memory(pintpot, toy):
     assert result.out.strip()
     assert "answer 8 tokens" in result.err
     assert "tok/s" in result.err
-    assert "mapped weights" in result.err
+    assert "mapped files" in result.err
 
 
 def test_run_json_is_one_object_with_all_facts(pintpot, toy):
