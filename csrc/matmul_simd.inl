@@ -41,12 +41,16 @@ PP_INLINE Rows rows_at(const TileArgs& a, int64_t first) {
   return rows;
 }
 
+inline constexpr int64_t kRowsBeyond = 16;
+
 // Prefetches the rows that come next, as many bytes at a time as are being used: rows are contiguous, so this
-// walks memory in order while the rows in hand are read side by side.
+// walks memory in order while the rows in hand are read side by side. Into the second-level cache: a block of eight
+// or sixteen rows is more lines than the first level has misses in flight, and the core would wait for each
+// (measured on Zen 4: twice the speed from memory). The rows after the tile are most likely the next tile's.
 class Ahead {
  public:
   PP_INLINE Ahead(const TileArgs& a, int64_t next_row)
-      : at_(a.w + next_row * a.row_bytes), end_(a.w + a.n_rows * a.row_bytes) {}
+      : at_(a.w + next_row * a.row_bytes), end_(a.w + (a.n_rows + kRowsBeyond) * a.row_bytes) {}
 
   PP_INLINE void fetch(int64_t n) {
     if (at_ < end_)

@@ -40,7 +40,7 @@ PP_INLINE VFloat load_bfloat16(const void* p) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(loadu_16_shorts(p), 16));
 }
 PP_INLINE void storeu_float(float* p, VFloat v) { _mm512_storeu_ps(p, v); }
-PP_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+PP_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
 PP_INLINE VInt bytes(int b) { return _mm512_set1_epi8(static_cast<char>(b)); }
 PP_INLINE VInt ints(int i) { return _mm512_set1_epi32(i); }
 PP_INLINE VFloat floats(float f) { return _mm512_set1_ps(f); }
