@@ -98,12 +98,16 @@ class GGUFFile:
 
     @classmethod
     def from_header(cls, path: Path, header: bytes) -> GGUFFile:
-        """A model of which only the header exists, called `path` in errors: metadata and shapes, no data.
+        """A model of which only the header exists, called `path` in errors: metadata, shapes and sizes (0 for
+        a type that is not in the table), no data.
 
         Raises ModelFileError when the header is damaged.
         """
         parsed = parse_header(path, header)
-        tensors = {raw.name: TensorInfo(raw.name, raw.ggml_type, raw.ne, 0, 0, 0) for raw in parsed.tensors}
+        tensors = {
+            raw.name: TensorInfo(raw.name, raw.ggml_type, raw.ne, 0, _tensor_bytes(path, raw) or 0, 0)
+            for raw in parsed.tensors
+        }
         return cls((Part(path, np.empty(0, np.uint8), mmap.mmap(-1, 1)),), parsed, tensors)
 
     @classmethod
