@@ -94,6 +94,10 @@ class Problem:
         return max(0, free if self.limits.ram_bytes is None else min(free, self.limits.ram_bytes))
 
     @property
+    def ctx_tokens(self) -> int:
+        return self.limits.ctx_tokens or min(self.spec.ctx_train, DEFAULT_CTX_TOKENS)
+
+    @property
     def rates(self) -> Rates:
         return rates(self.hardware, self.profile, self.limits.n_threads)
 
@@ -118,10 +122,18 @@ def solve(problem: Problem) -> Solution:
     return best
 
 
+def solve_or_none(problem: Problem) -> Solution | None:
+    """The fastest placement; None where there is none."""
+    try:
+        return solve(problem)
+    except DoesNotFitError:
+        return None
+
+
 def _base_settings(problem: Problem) -> CacheSettings:
     limits = problem.limits
     return CacheSettings(
-        ctx_tokens=limits.ctx_tokens or min(problem.spec.ctx_train, DEFAULT_CTX_TOKENS),
+        ctx_tokens=problem.ctx_tokens,
         type_k=limits.type_k or KVType.F16,
         type_v=limits.type_v or KVType.F16,
         n_batch=limits.n_batch or _BATCHES[0],
@@ -133,7 +145,7 @@ def _ladder(problem: Problem) -> Iterator[tuple[CacheSettings, tuple[str, ...]]]
     settings = _base_settings(problem)
     steps: tuple[str, ...] = ()
     yield settings, steps
-    if problem.limits.type_k is None and problem.limits.type_v is None and _q8_fits(problem.spec):
+    if problem.limits.type_k is None and problem.limits.type_v is None and q8_cache_fits(problem.spec):
         settings = replace(settings, type_k=KVType.Q8_0, type_v=KVType.Q8_0)
         steps = (*steps, "the cache becomes q8_0")
         yield settings, steps
@@ -149,7 +161,8 @@ def _last_rung(problem: Problem, settings: CacheSettings) -> bool:
     return settings == last
 
 
-def _q8_fits(spec: ModelSpec) -> bool:
+def q8_cache_fits(spec: ModelSpec) -> bool:
+    """Whether every head is a number of q8_0 blocks."""
     heads = [layer.mixer for layer in spec.layers if isinstance(layer.mixer, AttentionLayer)]
     return all(h.head_dim_k % _Q8_BLOCK == 0 and h.head_dim_v % _Q8_BLOCK == 0 for h in heads)
 
