@@ -108,11 +108,12 @@ def _threads(problem: Problem) -> int:
     return problem.limits.n_threads or problem.hardware.cpu.cores
 
 
-def _speed(problem: Problem, s: Solution) -> str:
-    return (
-        f"about {s.token.tokens_s:.1f} tok/s at {s.depth_tokens:,} tokens of context on "
-        f"{problem.hardware.gpus[0].name if problem.hardware.gpus else problem.hardware.cpu.name}"
-    )
+def _planned(problem: Problem, s: Solution) -> list[str]:
+    hardware = problem.hardware
+    return [
+        f"planned for {hardware.gpus[0].name if hardware.gpus else hardware.cpu.name}",
+        f"about {s.token.tokens_s:.1f} tok/s at {s.depth_tokens:,} tokens of context",
+    ]
 
 
 def _llama_cpp(plan: Plan, problem: Problem) -> str:
@@ -133,7 +134,7 @@ def _llama_cpp(plan: Plan, problem: Problem) -> str:
         f"-c {cache.ctx_tokens} -ctk {cache.type_k} -ctv {cache.type_v}{attention}",
         f"-b {cache.n_batch} -ub {cache.n_batch} -t {_threads(problem)}",
     ]
-    remarks = [_speed(problem, s)]
+    remarks = _planned(problem, s)
     if attention:
         remarks.append("-fa on: quantized values in the cache need flash attention")
     if experts.first is None:
@@ -175,7 +176,7 @@ def _lm_studio(problem: Problem, remarks: list[str]) -> str:
         ("K Cache Quantization Type", _lm_studio_type(cache.type_k)),
         ("V Cache Quantization Type", _lm_studio_type(cache.type_v)),
     ]
-    remarks = [_speed(problem, s), "LM Studio: My Models, gear of the model, Load", *remarks]
+    remarks = [*_planned(problem, s), "LM Studio: My Models, gear of the model, Load", *remarks]
     if cache.type_v in _QUANTIZED:
         remarks.append("quantized values in the cache need flash attention")
     if problem.model.experts and problem.hardware.gpus:
@@ -210,7 +211,11 @@ def _ollama(plan: Plan, problem: Problem, remarks: list[str]) -> str:
         f"PARAMETER num_batch {cache.n_batch}",
         f"PARAMETER num_thread {_threads(problem)}",
     ]
-    remarks = [_speed(problem, s), "save as Modelfile, then: ollama create NAME -f Modelfile", *remarks]
+    remarks = [
+        *_planned(problem, s),
+        "save as Modelfile, then: ollama create NAME -f Modelfile",
+        *remarks,
+    ]
     kind = _wider(cache.type_k, cache.type_v)
     if cache.type_k is not KVType.F16 or cache.type_v is not KVType.F16:
         remarks += [

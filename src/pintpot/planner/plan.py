@@ -168,8 +168,9 @@ def _solve(problem: Problem, others: Sequence[OtherFormat]) -> Solution:
     try:
         return solve(problem)
     except DoesNotFitError as error:
-        helps = "; ".join(map(str, advise(problem, None, others)))
-        raise DoesNotFitError(f"{error}; {helps or 'no single change would make it fit'}") from error
+        helps = [f"{a.change} (about {a.tokens_s:.1f} tok/s)" for a in advise(problem, None, others)]
+        hint = f"it would fit with {', or with '.join(helps)}" if helps else "no single change would help"
+        raise DoesNotFitError(f"{error}; {hint}") from error
 
 
 def _weigh(entry: Entry, spec: ModelSpec, quant: str, limits: Limits) -> ModelBytes:

@@ -18,6 +18,7 @@ from urllib.request import Request, urlopen
 
 from pintpot.errors import ModelFileError, PintpotError, UnsupportedError, UsageError
 from pintpot.gguf import GGUFFile
+from pintpot.gguf.header import MAGIC
 from pintpot.gguf.metadata import show
 from pintpot.quants.names import parse_model_name, parse_quant
 
@@ -27,7 +28,8 @@ DEFAULT_QUANT: Final = "Q4_K_M"
 _ADDRESS: Final = re.compile(
     r"(?:https://)?(?:hf\.co|huggingface\.co)/(?P<repo>[\w.-]+/[\w.-]+)(?::(?P<quant>[\w.-]+))?/?"
 )
-_PIECES: Final = tuple(mib << 20 for mib in (1, 4, 16, 64, 128))  # bytes known after each request
+_GROWTH: Final = 4  # a vocabulary of 250,000 tokens takes 11 MiB: three requests
+_MAX_HEADER_BYTES: Final = 256 << 20
 _LIST_BYTES: Final = 16 << 20
 _SPLIT: Final = re.compile(r"-(?P<no>\d{5})-of-(?P<count>\d{5})\.gguf$")
 _NOT_A_MODEL: Final = re.compile(r"mmproj|imatrix", re.IGNORECASE)
@@ -90,6 +92,7 @@ class Hub:
 
     base_url: str = HUB_URL
     timeout_s: float = 10.0
+    first_bytes: int = 1 << 20  # of the first range request
 
     def files(self, model: HubModel) -> tuple[HubFile, ...]:
         """GGUF models of the repository, without projectors and importance matrices."""
@@ -105,7 +108,7 @@ class Hub:
         return tuple(found)
 
     def choose(self, model: HubModel) -> tuple[str, tuple[HubFile, ...]]:
-        """(quantization, its files in the order of parts): what was asked for, else the only one, else Q4_K_M.
+        """(quantization, its files in the order of parts): the one asked for, else the only one, else Q4_K_M.
 
         Raises UsageError for one that is not there.
         """
@@ -133,7 +136,7 @@ class Hub:
             for tensor in file.tensors.values():
                 if tensor.type is None:
                     raise UnsupportedError(
-                        f"{file.path}: tensor {show(tensor.name)} has the type {tensor.type_name}, whose "
+                        f"{file.path}: tensor {show(tensor.name)} is of {tensor.type_name}, whose "
                         "size this version does not know"
                     )
         return wanted, GGUFFile.joined(headers)
@@ -141,18 +144,18 @@ class Hub:
     def _header(self, model: HubModel, file: HubFile) -> GGUFFile:
         where = f"{model}/{file.path}"
         url = f"{self.base_url}/{quote(model.repo)}/resolve/main/{quote(file.path)}"
-        known = b""
-        for end in _PIECES:
-            stop = min(end, file.nbytes)
+        known, most, end = b"", min(file.nbytes, _MAX_HEADER_BYTES), self.first_bytes
+        while True:
+            stop = min(end, most)
             if stop > len(known):
                 known += self._get(url, where, (len(known), stop), stop - len(known))[0]
             try:
                 return GGUFFile.from_header(Path(where), known)
             except ModelFileError:
                 # Too short a piece cannot be told from damage until there is no more to come.
-                if known[:4] != b"GGUF" or stop == file.nbytes or end == _PIECES[-1]:
+                if known[:4] != MAGIC or stop == most:
                     raise
-        raise AssertionError("the last piece returns or raises")
+            end *= _GROWTH
 
     def _get(
         self, url: str, where: str, span: tuple[int, int] | None, most: int
