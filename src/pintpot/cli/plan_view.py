@@ -125,7 +125,7 @@ def _table(first: str, *columns: str) -> Table:
 def _sizes_and_speed(row: Alternative) -> tuple[str, str, str, str]:
     s = row.solution
     if s is None:
-        return "", "", "", "does not fit"
+        return "", "", "does not fit", ""
     speed = f"{s.token.tokens_s:.1f} tok/s"
     return human_bytes(s.vram.total), human_bytes(s.ram.total), speed, "; ".join(s.steps)
 
