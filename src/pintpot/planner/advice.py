@@ -67,7 +67,7 @@ class OtherFormat:
 def advise(problem: Problem, now: Solution | None, formats: Sequence[OtherFormat] = ()) -> tuple[Advice, ...]:
     """What makes it fit, or at least 10% faster at the same depth, best first. `now` None: it does not fit.
 
-    `formats`: the model's others, largest first, up to the one in question left out.
+    `formats`: those there are of the model, largest first; the one in question may be among them.
     """
     was = now.token.tokens_s if now else None
     depth = now.depth_tokens if now else problem.limits.depth_tokens
