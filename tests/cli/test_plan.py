@@ -6,6 +6,9 @@ import json
 
 import pytest
 
+from pintpot.gguf import GGUFFile
+from pintpot.store.hub import Hub
+
 MACHINE = ("--ram", "64GiB", "--ram-bandwidth", "60GB/s", "--cores", "8")
 BIG = "qwen3.5:35b-a3b-q6_k"
 
@@ -46,12 +49,69 @@ def test_the_demo_on_this_machine(pintpot):
 
 
 @pytest.mark.parametrize(
+    ("tool", "words"),
+    [
+        ("llama.cpp", ("llama-server -hf ", "--n-cpu-moe ", "-ngl 41", "-c 32768")),
+        ("lmstudio", ("GPU Offload", "40 of 40 layers", "force MoE weights onto CPU")),
+        ("ollama", ("FROM hf.co/", "PARAMETER num_gpu ", "whole layers only")),
+    ],
+)
+def test_settings_for_other_tools(pintpot, tool, words):
+    result = pintpot("plan", BIG, "--gpu", "RTX 5060 Ti 16GB", *MACHINE, "--as", tool)
+    assert (result.code, result.err) == (0, "")
+    for word in words:
+        assert word in result.out
+
+
+def test_files_are_exported_by_their_path(pintpot, toy):
+    result = pintpot("plan", toy(), "--gpu", "RTX 4090", *MACHINE, "--as", "llama.cpp")
+    assert f"llama-server -m {toy()} " in result.out
+
+
+def test_what_would_help_and_quality(pintpot):
+    machine = ("--gpu", "RTX 4060 Ti 8GB", "--ram", "32GiB", "--ram-bandwidth", "60GB/s", "--cores", "8")
+    picture = " ".join(pintpot("plan", BIG, *machine).out.split())
+    for words in (
+        "what would help",
+        "a card of 10 GiB",
+        "as good as F16",
+        "large loss",
+        "docs/quantization.md",
+    ):
+        assert words in picture
+    plan = json.loads(pintpot("plan", BIG, *machine, "--json").out)
+    assert plan["quants"][-1]["quality"] == "large loss"
+    assert plan["quants"][1]["bits_per_weight"] == pytest.approx(6.6, abs=0.1)
+    (card,) = [a for a in plan["advice"] if a["kind"] == "gpu"]
+    assert card["tokens_s"] == pytest.approx(plan["decode_tokens_s"] * (1 + card["gain"]))
+    assert card["text"] in picture
+
+
+def test_rules_for_tensors(pintpot):
+    args = ("plan", BIG, "--gpu", "RTX 5060 Ti 16GB", *MACHINE, "--json")
+    plan = json.loads(pintpot(*args, "-ot", r"blk\.(0|39)\..*exps=CPU", "--override-tensor", "x=GPU").out)
+    assert [i for i, n in enumerate(plan["experts_in_vram"]) if n == 0] == [0, 39]
+
+
+def test_a_model_on_the_hub(pintpot, monkeypatch, toy):
+    """The hub itself is tested with a server of its own (tests/unit/store)."""
+    monkeypatch.setattr(Hub, "open_header", lambda self, model: ("Q8_0", GGUFFile.open(toy())))
+    args = ("plan", "hf.co/someone/Toy-GGUF:Q8_0", "--gpu", "none", *MACHINE)
+    plan = json.loads(pintpot(*args, "--json").out)
+    assert (plan["model"], plan["quant"]) == ("someone/Toy-GGUF", "Q8_0")
+    assert "llama-server -hf someone/Toy-GGUF:Q8_0 " in pintpot(*args, "--as", "llama.cpp").out
+
+
+@pytest.mark.parametrize(
     ("args", "code", "says"),
     [
         ((BIG, "--gpu", "RTX 9999"), 2, "RTX 9999"),
         ((BIG, "--ram", "lots"), 2, "--ram 'lots': expected a size"),
         ((BIG, "-ctk", "q3"), 2, "-ctk q3: expected f32, f16, q8_0"),
         ((BIG, "--gpu", "none", "--ram", "16GiB"), 1, "GiB may be used"),
+        ((BIG, "-ot", "exps=DISK"), 2, "-ot 'exps=DISK': expected PATTERN=CPU or PATTERN=GPU"),
+        ((BIG, "--as", "ollama", "--json"), 2, "--as prints settings and --json a plan: choose one"),
+        (("hf.co/u/r:tiny",), 2, "tiny is no quantization"),
         (("qwen3.5:35c",), 2, "qwen3.5"),
         (("nothing.gguf",), 1, "nothing.gguf: no such file"),
     ],

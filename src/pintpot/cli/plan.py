@@ -9,30 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pintpot.cli.text import human_bytes, note, without_controls
+from pintpot.cli.plan_view import print_plan
 from pintpot.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rich.console import Console
-
     from pintpot.hardware.machine import Hardware
     from pintpot.planner.limits import Limits
-    from pintpot.planner.placement import Usage
-    from pintpot.planner.plan import Alternative, Plan
+    from pintpot.planner.plan import Plan
     from pintpot.spec.cache import KVType
 
 _MACHINE = "A machine in words (default: this one)"
 _LIMITS = "Limits (default: chosen)"
-_BAR_WIDTH = 44
-_KINDS = (
-    ("dense", "dense weights", "blue"),
-    ("experts", "experts", "cyan"),
-    ("cache", "cache", "green"),
-    ("buffers", "buffers", "yellow"),
-    ("overhead", "overhead", "magenta"),
-)
 
 
 class Engine(StrEnum):
@@ -40,11 +27,21 @@ class Engine(StrEnum):
     LLAMA_CPP = "llama.cpp"
 
 
+class ExportTool(StrEnum):
+    """`planner.export.Tool`, whose module --help need not import."""
+
+    LLAMA_CPP = "llama.cpp"
+    LM_STUDIO = "lmstudio"
+    OLLAMA = "ollama"
+
+
 def plan(
     model: Annotated[
         str,
         typer.Argument(
-            help="A GGUF file, `demo`, or a model of the catalog (qwen3.5:35b-a3b-q6_k).", show_default=False
+            help="A GGUF file, `demo`, a model of the catalog (qwen3.5:35b-a3b-q6_k), or hf.co/user/repo"
+            "[:QUANT], of which only the header is read.",
+            show_default=False,
         ),
     ],
     ctx: Annotated[
@@ -81,6 +78,17 @@ def plan(
             rich_help_panel=_LIMITS,
         ),
     ] = None,
+    override_tensor: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-ot",
+            "--override-tensor",
+            metavar="PATTERN=CPU|GPU",
+            help="Where tensors lie whose name the regular expression finds (repeatable).",
+            show_default=False,
+            rich_help_panel=_LIMITS,
+        ),
+    ] = None,
     depth: Annotated[
         int | None,
         typer.Option(
@@ -113,10 +121,17 @@ def plan(
         typer.Option(min=1, help="CPU cores.", show_default=False, rich_help_panel=_MACHINE),
     ] = None,
     engine: Annotated[Engine, typer.Option(help="Whose placement and efficiency.")] = Engine.PINTPOT,
+    export_as: Annotated[
+        ExportTool | None,
+        typer.Option("--as", help="Print the settings of this tool instead.", show_default=False),
+    ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say what fits, where it goes and how fast it would be. Nothing is loaded; speeds are estimates."""
-    from pintpot.planner.limits import Limits
+    from pintpot.planner.limits import Limits, parse_tensor_rules
+
+    if export_as is not None and json_output:
+        raise UsageError("--as prints settings and --json a plan: choose one")
 
     limits = Limits(
         ctx_tokens=ctx,
@@ -124,14 +139,19 @@ def plan(
         type_v=_kv_type("-ctv", cache_type_v),
         n_gpu_layers=n_gpu_layers,
         n_cpu_moe=n_cpu_moe,
+        override_tensors=parse_tensor_rules(override_tensor or ()),
         depth_tokens=depth,
     )
     hardware = _hardware(gpu, vram, ram, ram_bandwidth, cores)
-    found = _plan(model, hardware, limits, engine)
-    if json_output:
+    found = _plan(model, hardware, limits, Engine.LLAMA_CPP if export_as else engine)
+    if export_as is not None:
+        from pintpot.planner.export import Tool, export
+
+        typer.echo(export(found, Tool(export_as)))
+    elif json_output:
         typer.echo(json.dumps(found.to_json(), indent=2))
     else:
-        _print(found)
+        print_plan(found)
 
 
 def _hardware(
@@ -152,6 +172,7 @@ def _plan(model: str, hardware: Hardware, limits: Limits, engine: Engine) -> Pla
     from pintpot.planner.plan import plan_entry, plan_file
     from pintpot.planner.profile import LLAMA_CPP, PINTPOT
     from pintpot.store import catalog
+    from pintpot.store.hub import Hub, HubModel
 
     profile = PINTPOT if engine is Engine.PINTPOT else LLAMA_CPP
     if model == "demo" or model.endswith(".gguf") or Path(model).exists():
@@ -159,6 +180,9 @@ def _plan(model: str, hardware: Hardware, limits: Limits, engine: Engine) -> Pla
         from pintpot.store.resolve import resolve_model
 
         return plan_file(GGUFFile.open(resolve_model(model)), hardware, limits, profile)
+    if (online := HubModel.parse(model)) is not None:
+        found, header = Hub().open_header(online)
+        return plan_file(header, hardware, limits, profile, quant=found, repo=online.repo)
     entry, quant = catalog.find(model)
     return plan_entry(entry, quant or "Q4_K_M", hardware, limits, profile)
 
@@ -172,87 +196,3 @@ def _kv_type(flag: str, name: str | None) -> KVType | None:
         return KVType(name.lower())
     except ValueError:
         raise UsageError(f"{flag} {name}: expected {', '.join(KVType)}") from None
-
-
-def _print(plan: Plan) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-
-    console = Console(highlight=False)
-    p, s = plan.problem, plan.solution
-    settings = s.settings
-    title = f"{without_controls(plan.name)} {plan.quant}".strip()
-    console.print(
-        f"[bold]{escape(title)}[/bold]: {human_bytes(p.model.total)}, context {settings.ctx_tokens:,} tokens "
-        f"({settings.type_k}), as {p.profile.name} would run it"
-    )
-    if p.hardware.gpus:
-        name = p.hardware.gpus[0].name
-        _bar(console, f"VRAM  {escape(name)}", s.vram, p.vram_bytes)
-    _bar(console, f"RAM   {escape(p.hardware.cpu.name)}", s.ram, p.ram_bytes)
-    for step in s.steps:
-        console.print(f"  to fit, {step}")
-    n_layer = p.spec.n_layer
-    if p.hardware.gpus:
-        experts = _experts(s.placement.resident, [layer.n_expert for layer in p.model.layers])
-        console.print(f"layers on the GPU: {s.placement.n_gpu_layers} of {n_layer}{experts}")
-    console.print(
-        f"decode: about [bold]{s.token.tokens_s:.1f} tok/s[/bold] at {s.depth_tokens:,} tokens of context; "
-        f"limit: {s.token.bottleneck}; prompts: about {s.prefill_tokens_s:,.0f} tok/s"
-    )
-    console.print(
-        f"RAM bandwidth {p.hardware.ram_bandwidth_bytes_s / 1e9:.0f} GB/s ({p.hardware.ram_bandwidth_source})"
-    )
-    _table(console, "context", plan.contexts, weights=False)
-    _table(console, "format", plan.quants, weights=True)
-    if p.hardware.gpus and p.profile.name == "pintpot":
-        note("this version runs on the CPU only: figures with a GPU are what its design aims at")
-
-
-def _experts(resident: Sequence[int], n_expert: Sequence[int]) -> str:
-    if not any(n_expert):
-        return ""
-    least, most = min(resident), max(resident)
-    slots = f"{least}" if least == most else f"{least} to {most}"
-    return f"; experts in VRAM: {slots} of {max(n_expert)} a layer"
-
-
-def _bar(console: Console, label: str, usage: Usage, allowed: int) -> None:
-    """One memory as a bar of kinds, and the kinds in words."""
-    total = max(usage.total, allowed, 1)
-    cells, words, used = "", [], 0
-    for field, name, colour in _KINDS:
-        nbytes = getattr(usage, field)
-        if not nbytes:
-            continue
-        end = round(_BAR_WIDTH * (used + nbytes) / total)
-        start = round(_BAR_WIDTH * used / total)
-        cells += f"[{colour}]{'█' * (end - start)}[/{colour}]"
-        words.append(f"[{colour}]{name} {human_bytes(nbytes)}[/{colour}]")
-        used += nbytes
-    cells += "░" * (_BAR_WIDTH - round(_BAR_WIDTH * used / total))
-    console.print(f"{label}\n  {cells} {human_bytes(used)} of {human_bytes(allowed)}")
-    console.print("  " + ", ".join(words))
-
-
-def _table(console: Console, what: str, rows: Sequence[Alternative], *, weights: bool) -> None:
-    from rich.table import Table
-
-    if not rows:
-        return
-    table = Table(what, box=None, pad_edge=False, header_style="bold")
-    for column in (["weights"] if weights else []) + ["VRAM", "RAM", "decode"]:
-        table.add_column(column, justify="right")
-    table.add_column("")
-    for row in rows:
-        size = [human_bytes(row.weights_bytes)] if weights else []
-        if row.solution is None:
-            table.add_row(row.label, *size, "", "", "", "does not fit")
-            continue
-        s = row.solution
-        speed = f"{s.token.tokens_s:.1f} tok/s"
-        table.add_row(
-            row.label, *size, human_bytes(s.vram.total), human_bytes(s.ram.total), speed, "; ".join(s.steps)
-        )
-    console.print()
-    console.print(table)

@@ -11,8 +11,8 @@ import mmap
 import os
 import re
 import stat
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -78,6 +78,7 @@ class GGUFFile:
 
     def __init__(self, parts: tuple[Part, ...], header: Header, tensors: dict[str, TensorInfo]) -> None:
         self.parts = parts
+        self.header = header  # of the first part
         self.version = header.version
         self.alignment = header.alignment
         self.metadata: Metadata = header.metadata
@@ -98,13 +99,32 @@ class GGUFFile:
 
     @classmethod
     def from_header(cls, path: Path, header: bytes) -> GGUFFile:
-        """A model of which only the header exists, called `path` in errors: metadata and shapes, no data.
+        """A model of which only the header exists, called `path` in errors: metadata, shapes and sizes (0 for
+        a type that is not in the table), no data.
 
         Raises ModelFileError when the header is damaged.
         """
         parsed = parse_header(path, header)
-        tensors = {raw.name: TensorInfo(raw.name, raw.ggml_type, raw.ne, 0, 0, 0) for raw in parsed.tensors}
+        tensors = {
+            raw.name: TensorInfo(raw.name, raw.ggml_type, raw.ne, 0, _tensor_bytes(path, raw) or 0, 0)
+            for raw in parsed.tensors
+        }
         return cls((Part(path, np.empty(0, np.uint8), mmap.mmap(-1, 1)),), parsed, tensors)
+
+    @classmethod
+    def joined(cls, files: Sequence[GGUFFile]) -> GGUFFile:
+        """The parts of a split model, in order, each made by `from_header`, as one.
+
+        Raises ModelFileError when two parts hold the same tensor.
+        """
+        first = files[0]
+        tensors: dict[str, TensorInfo] = {}
+        for i, file in enumerate(files):
+            for name, info in file.tensors.items():
+                if name in tensors:
+                    raise ModelFileError(f"{file.path}: tensor {show(name)} is in an earlier part already")
+                tensors[name] = replace(info, part=i)
+        return cls(tuple(file.parts[0] for file in files), first.header, tensors)
 
     @classmethod
     def _open_split(cls, path: Path, count: int) -> GGUFFile:

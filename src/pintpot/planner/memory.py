@@ -8,11 +8,12 @@ those of the tensors, to the byte.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from pintpot.gguf import GGUFFile
+from pintpot.planner.limits import TensorRule, place_by_rules
 from pintpot.spec import AttentionLayer, DeltaNetLayer, DenseFFN, LayerSpec, ModelSpec, MoEFFN
 from pintpot.spec.cache import DeltaStateLayout, KVLayout, KVType, layer_layouts
 from pintpot.spec.size import is_expert
@@ -24,7 +25,11 @@ _LOOKUPS: Final = ("token_embd.", "per_layer_token_embd.")
 
 @dataclass(frozen=True, slots=True)
 class LayerBytes:
-    """Weights of one layer. `experts` are all routed ones; the shared expert and the router are dense."""
+    """Weights of one layer. `experts` are all routed ones; the shared expert and the router are dense.
+
+    -ot rules keep `dense_in_ram` of `dense` in RAM, and say where the experts must lie: a rule for some of a
+    layer's expert tensors counts for all of them.
+    """
 
     dense: int
     experts: int = 0
@@ -32,6 +37,9 @@ class LayerBytes:
     n_expert_used: int = 0
     dense_macs: int = 0  # multiply-adds a token
     routed_macs: int = 0  # of the experts one token is sent to
+    dense_in_ram: int = 0
+    dense_macs_in_ram: int = 0
+    experts_on_gpu: bool | None = None  # None: no rule, or no experts
 
     @property
     def expert(self) -> int:
@@ -56,6 +64,7 @@ class ModelBytes:
     mtp: int = 0
     other: int = 0  # vision and audio
     head_macs: int = 0
+    head_in_ram: bool = False  # by an -ot rule
 
     @property
     def total(self) -> int:
@@ -91,19 +100,19 @@ class TensorSize:
     n_values: int
 
 
-def weigh_file(file: GGUFFile, spec: ModelSpec) -> ModelBytes:
+def weigh_file(file: GGUFFile, spec: ModelSpec, rules: Sequence[TensorRule] = ()) -> ModelBytes:
     """The weights of an open file."""
-    return weigh(spec, (TensorSize(t.name, t.nbytes, t.n_values) for t in file.tensors.values()))
+    return weigh(spec, (TensorSize(t.name, t.nbytes, t.n_values) for t in file.tensors.values()), rules)
 
 
-def weigh(spec: ModelSpec, tensors: Iterable[TensorSize]) -> ModelBytes:
+def weigh(spec: ModelSpec, tensors: Iterable[TensorSize], rules: Sequence[TensorRule] = ()) -> ModelBytes:
     """Sorts a model's tensors. Together they have the bytes of `ModelBytes.total`."""
     layers = [_Layer() for _ in range(spec.n_layer)]
     embedding = output = mtp = other = head_macs = 0
     for t in tensors:
         match = _LAYER.match(t.name)
         if match is not None and int(match[1]) < spec.n_layer:
-            layers[int(match[1])].add(t)
+            layers[int(match[1])].add(t, place_by_rules(t.name, rules))
         elif match is not None:
             mtp += t.nbytes
         elif t.name.startswith(_LOOKUPS):
@@ -123,6 +132,8 @@ def weigh(spec: ModelSpec, tensors: Iterable[TensorSize]) -> ModelBytes:
         mtp=mtp,
         other=other,
         head_macs=head_macs,
+        head_in_ram=place_by_rules("token_embd.weight" if spec.tied_output else "output.weight", rules)
+        is False,
     )
 
 
@@ -134,18 +145,31 @@ class _Layer:
     experts: int = 0
     dense_values: int = 0
     expert_values: int = 0
+    dense_in_ram: int = 0
+    dense_values_in_ram: int = 0
+    experts_on_gpu: bool | None = None
 
-    def add(self, tensor: TensorSize) -> None:
+    def add(self, tensor: TensorSize, on_gpu: bool | None) -> None:
         if is_expert(tensor.name):
             self.experts += tensor.nbytes
             self.expert_values += tensor.n_values
-        else:
-            self.dense += tensor.nbytes
-            self.dense_values += tensor.n_values
+            if on_gpu is not None and self.experts_on_gpu is not False:
+                self.experts_on_gpu = on_gpu
+            return
+        self.dense += tensor.nbytes
+        self.dense_values += tensor.n_values
+        if on_gpu is False:
+            self.dense_in_ram += tensor.nbytes
+            self.dense_values_in_ram += tensor.n_values
 
     def done(self, layer: LayerSpec) -> LayerBytes:
         if not isinstance(layer.ffn, MoEFFN):
-            return LayerBytes(self.dense + self.experts, dense_macs=self.dense_values + self.expert_values)
+            return LayerBytes(
+                self.dense + self.experts,
+                dense_macs=self.dense_values + self.expert_values,
+                dense_in_ram=self.dense_in_ram,
+                dense_macs_in_ram=self.dense_values_in_ram,
+            )
         return LayerBytes(
             self.dense,
             self.experts,
@@ -153,6 +177,9 @@ class _Layer:
             layer.ffn.n_expert_used,
             self.dense_values,
             self.expert_values * layer.ffn.n_expert_used // layer.ffn.n_expert,
+            self.dense_in_ram,
+            self.dense_values_in_ram,
+            self.experts_on_gpu,
         )
 
 

@@ -18,6 +18,7 @@ from pintpot.planner.limits import Limits
 from pintpot.planner.memory import (
     CacheBytes,
     CacheSettings,
+    LayerBytes,
     ModelBytes,
     cache_bytes,
     cache_read_bytes,
@@ -93,6 +94,10 @@ class Problem:
         return max(0, free if self.limits.ram_bytes is None else min(free, self.limits.ram_bytes))
 
     @property
+    def ctx_tokens(self) -> int:
+        return self.limits.ctx_tokens or min(self.spec.ctx_train, DEFAULT_CTX_TOKENS)
+
+    @property
     def rates(self) -> Rates:
         return rates(self.hardware, self.profile, self.limits.n_threads)
 
@@ -117,10 +122,18 @@ def solve(problem: Problem) -> Solution:
     return best
 
 
+def solve_or_none(problem: Problem) -> Solution | None:
+    """The fastest placement; None where there is none."""
+    try:
+        return solve(problem)
+    except DoesNotFitError:
+        return None
+
+
 def _base_settings(problem: Problem) -> CacheSettings:
     limits = problem.limits
     return CacheSettings(
-        ctx_tokens=limits.ctx_tokens or min(problem.spec.ctx_train, DEFAULT_CTX_TOKENS),
+        ctx_tokens=problem.ctx_tokens,
         type_k=limits.type_k or KVType.F16,
         type_v=limits.type_v or KVType.F16,
         n_batch=limits.n_batch or _BATCHES[0],
@@ -132,7 +145,7 @@ def _ladder(problem: Problem) -> Iterator[tuple[CacheSettings, tuple[str, ...]]]
     settings = _base_settings(problem)
     steps: tuple[str, ...] = ()
     yield settings, steps
-    if problem.limits.type_k is None and problem.limits.type_v is None and _q8_fits(problem.spec):
+    if problem.limits.type_k is None and problem.limits.type_v is None and q8_cache_fits(problem.spec):
         settings = replace(settings, type_k=KVType.Q8_0, type_v=KVType.Q8_0)
         steps = (*steps, "the cache becomes q8_0")
         yield settings, steps
@@ -148,7 +161,8 @@ def _last_rung(problem: Problem, settings: CacheSettings) -> bool:
     return settings == last
 
 
-def _q8_fits(spec: ModelSpec) -> bool:
+def q8_cache_fits(spec: ModelSpec) -> bool:
+    """Whether every head is a number of q8_0 blocks."""
     heads = [layer.mixer for layer in spec.layers if isinstance(layer.mixer, AttentionLayer)]
     return all(h.head_dim_k % _Q8_BLOCK == 0 and h.head_dim_v % _Q8_BLOCK == 0 for h in heads)
 
@@ -165,7 +179,8 @@ def _on_gpu(n_layer: int, n_gpu_layers: int) -> tuple[bool, ...]:
 def _fixed_bytes(problem: Problem, settings: CacheSettings, n_gpu_layers: int) -> int:
     """VRAM without routed experts."""
     n_layer = problem.spec.n_layer
-    placement = Placement(_on_gpu(n_layer, n_gpu_layers), (0,) * n_layer, output_on_gpu=n_gpu_layers > 0)
+    head = n_gpu_layers > 0 and not problem.model.head_in_ram
+    placement = Placement(_on_gpu(n_layer, n_gpu_layers), (0,) * n_layer, output_on_gpu=head)
     return _usage(problem, settings, placement)[0].total
 
 
@@ -181,10 +196,14 @@ def _with_gpu(problem: Problem, settings: CacheSettings, steps: tuple[str, ...])
         return _build(problem, settings, _all_on_cpu(n_layer), steps)
     dense = _on_gpu(n_layer, n_gpu)
     left = problem.vram_bytes - _fixed_bytes(problem, settings, n_gpu)
+    if not _pinned_fit(problem, dense, left):
+        problem = _without_pins(problem)
+        steps = (*steps, "not all experts that -ot wants on the GPU are there")
     candidates = [_resident(problem, dense, left, whole_layers=True)]
     if problem.profile.per_expert:
         candidates.append(_resident(problem, dense, left, whole_layers=False))
-    placed = [_build(problem, settings, Placement(dense, r, output_on_gpu=True), steps) for r in candidates]
+    head = not problem.model.head_in_ram
+    placed = [_build(problem, settings, Placement(dense, r, output_on_gpu=head), steps) for r in candidates]
     return min(placed, key=lambda solution: solution.token.total)
 
 
@@ -194,14 +213,40 @@ def _resident(
     """Experts in VRAM per layer that save most time within `left` bytes."""
     rate = problem.rates
     kept_on_cpu = problem.limits.n_cpu_moe or 0
+    known: dict[tuple[LayerBytes, int], list[Option[int]]] = {}  # most layers are alike
     options = []
     for i, layer in enumerate(problem.model.layers):
-        most = layer.n_expert if dense_on_gpu[i] and i >= kept_on_cpu else 0
-        counts = sorted({0, most}) if whole_layers else range(most + 1)
-        options.append(
-            [Option(n, n * layer.expert, expert_seconds(layer, n, rate, problem.profile)[0]) for n in counts]
-        )
+        allowed = i >= kept_on_cpu if layer.experts_on_gpu is None else layer.experts_on_gpu
+        most = layer.n_expert if dense_on_gpu[i] and allowed else 0
+        if (layer, most) not in known:
+            counts = (
+                [most] if layer.experts_on_gpu else sorted({0, most}) if whole_layers else range(most + 1)
+            )
+            known[layer, most] = [
+                Option(n, n * layer.expert, expert_seconds(layer, n, rate, problem.profile)[0])
+                for n in counts
+            ]
+        options.append(known[layer, most])
     return tuple(option.kind for option in choose(options, left).options)
+
+
+def _pinned_fit(problem: Problem, dense_on_gpu: Sequence[bool], left: int) -> bool:
+    """Whether the experts that -ot rules put into VRAM have room and their layers are there."""
+    pinned = [
+        (layer, gpu)
+        for layer, gpu in zip(problem.model.layers, dense_on_gpu, strict=True)
+        if layer.experts_on_gpu
+    ]
+    return all(gpu for _, gpu in pinned) and sum(layer.experts for layer, _ in pinned) <= left
+
+
+def _without_pins(problem: Problem) -> Problem:
+    """The same problem with experts free to lie in RAM too."""
+    layers = tuple(
+        replace(layer, experts_on_gpu=None) if layer.experts_on_gpu else layer
+        for layer in problem.model.layers
+    )
+    return replace(problem, model=replace(problem.model, layers=layers))
 
 
 def _build(
@@ -224,7 +269,9 @@ def _usage(problem: Problem, settings: CacheSettings, placement: Placement) -> t
     any_gpu = placement.n_gpu_layers > 0
     resident = sum(layer.expert * n for layer, n in zip(model.layers, placement.resident, strict=True))
     vram = Usage(
-        dense=sum(layer.dense for layer, gpu in zip(model.layers, on_gpu, strict=True) if gpu)
+        dense=sum(
+            layer.dense - layer.dense_in_ram for layer, gpu in zip(model.layers, on_gpu, strict=True) if gpu
+        )
         + (model.head if placement.output_on_gpu else 0),
         experts=resident,
         cache=_cache_of(cache, on_gpu, where=True),
@@ -232,7 +279,10 @@ def _usage(problem: Problem, settings: CacheSettings, placement: Placement) -> t
         overhead=GPU_CONTEXT_BYTES if any_gpu else 0,
     )
     ram = Usage(
-        dense=sum(layer.dense for layer, gpu in zip(model.layers, on_gpu, strict=True) if not gpu)
+        dense=sum(
+            layer.dense_in_ram if gpu else layer.dense
+            for layer, gpu in zip(model.layers, on_gpu, strict=True)
+        )
         + model.embedding
         + (0 if placement.output_on_gpu else model.output),
         experts=model.experts - resident,

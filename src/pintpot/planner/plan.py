@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Any, Final
 
 from pintpot.errors import UsageError
 from pintpot.gguf import GGUFFile
 from pintpot.hardware.machine import Hardware
+from pintpot.planner import quality
+from pintpot.planner.advice import Advice, OtherFormat, advise
 from pintpot.planner.limits import Limits
 from pintpot.planner.memory import ModelBytes, TensorSize, weigh, weigh_file
-from pintpot.planner.placement import DoesNotFitError, Problem, Solution, solve
+from pintpot.planner.placement import DoesNotFitError, Problem, Solution, solve, solve_or_none
 from pintpot.planner.profile import EngineProfile
+from pintpot.planner.quality import quality_class
 from pintpot.spec import ModelSpec
 from pintpot.store.catalog import Entry
 
@@ -31,6 +34,14 @@ class Alternative:
 
 
 @dataclass(frozen=True, slots=True)
+class Format(Alternative):
+    """The model in another format; `quality` in words, see `planner.quality`."""
+
+    bits_per_weight: float
+    quality: str
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What goes where and how fast it is, by estimate; nothing of it is loaded."""
 
@@ -39,7 +50,10 @@ class Plan:
     problem: Problem
     solution: Solution
     contexts: tuple[Alternative, ...]
-    quants: tuple[Alternative, ...]  # empty for a file: its other formats are other files
+    quants: tuple[Format, ...]  # empty for a file: its other formats are other files
+    advice: tuple[Advice, ...] = ()
+    path: str = ""  # of the file
+    repo: str = ""  # on the Hugging Face hub, user/name, that has it
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; sizes in bytes, times in seconds."""
@@ -66,7 +80,12 @@ class Plan:
             "ram_bandwidth_bytes_s": p.hardware.ram_bandwidth_bytes_s,
             "ram_bandwidth_source": p.hardware.ram_bandwidth_source,
             "contexts": [_alternative_json(a) for a in self.contexts],
-            "quants": [_alternative_json(a) for a in self.quants],
+            "quants": [
+                _alternative_json(f) | {"bits_per_weight": f.bits_per_weight, "quality": f.quality}
+                for f in self.quants
+            ],
+            "quality_source": quality.SOURCE,
+            "advice": [asdict(a) | {"gain": a.gain, "text": str(a)} for a in self.advice],
         }
 
 
@@ -83,46 +102,86 @@ def _alternative_json(a: Alternative) -> dict[str, Any]:
     }
 
 
-def plan_file(file: GGUFFile, hardware: Hardware, limits: Limits, profile: EngineProfile) -> Plan:
-    """The plan of an open GGUF file. Raises DoesNotFitError when the limits cannot hold it."""
+def plan_file(
+    file: GGUFFile,
+    hardware: Hardware,
+    limits: Limits,
+    profile: EngineProfile,
+    *,
+    quant: str = "",
+    repo: str = "",
+) -> Plan:
+    """The plan of an open GGUF file, or of the header of one in the hub's `repo`.
+
+    Raises DoesNotFitError, which names what would make it fit.
+    """
     spec = ModelSpec.from_gguf(file)
-    problem = Problem(spec, weigh_file(file, spec), hardware, limits, profile)
-    return Plan(file.path.name, "", problem, solve(problem), _contexts(problem), ())
+    model = weigh_file(file, spec, limits.override_tensors)
+    problem = Problem(spec, model, hardware, limits, profile)
+    solution = _solve(problem, ())
+    return Plan(
+        repo or file.path.name,
+        quant,
+        problem,
+        solution,
+        _contexts(problem),
+        (),
+        advise(problem, solution),
+        "" if repo else str(file.path),
+        repo,
+    )
 
 
 def plan_entry(entry: Entry, quant: str, hardware: Hardware, limits: Limits, profile: EngineProfile) -> Plan:
     """The plan of a model of the catalog in the format `quant`.
 
-    Raises DoesNotFitError, which names the largest format that would fit; UsageError for a model whose layers
-    this version cannot count.
+    Raises DoesNotFitError, which names what would make it fit; UsageError for a model whose layers this
+    version cannot count.
     """
     if not entry.runnable:
         raise UsageError(
             f"{entry.name}: its architecture {entry.arch} is not one this version can plan for yet"
         )
-    quants = tuple(_quant(entry, q, hardware, limits, profile) for q in QUANTS)
-    problem = Problem(entry.spec(), _weigh(entry, quant), hardware, limits, profile)
+    spec = entry.spec()
+
+    def problem_of(quant: str) -> Problem:
+        return Problem(spec, _weigh(entry, spec, quant, limits), hardware, limits, profile)
+
+    problems = {q: problem_of(q) for q in QUANTS}
+    others = tuple(OtherFormat(q, p, solve_or_none(p)) for q, p in problems.items())
+    problem = problems.get(quant) or problem_of(quant)
+    solution = _solve(problem, others)
+    return Plan(
+        entry.name,
+        quant,
+        problem,
+        solution,
+        _contexts(problem),
+        tuple(_format(other, entry.n_params) for other in others),
+        advise(problem, solution, others),
+        repo=entry.gguf_repo,
+    )
+
+
+def _solve(problem: Problem, others: Sequence[OtherFormat]) -> Solution:
+    """The solution. Raises DoesNotFitError with what would help."""
     try:
-        solution = solve(problem)
+        return solve(problem)
     except DoesNotFitError as error:
-        smaller = next((a.label for a in quants if a.solution is not None), None)
-        hint = f"{smaller} would fit" if smaller else "no format of it would fit"
+        helps = [f"{a.change} (about {a.tokens_s:.1f} tok/s)" for a in advise(problem, None, others)]
+        hint = f"it would fit with {', or with '.join(helps)}" if helps else "no single change would help"
         raise DoesNotFitError(f"{error}; {hint}") from error
-    return Plan(entry.name, quant, problem, solution, _contexts(problem), quants)
 
 
-def _weigh(entry: Entry, quant: str) -> ModelBytes:
+def _weigh(entry: Entry, spec: ModelSpec, quant: str, limits: Limits) -> ModelBytes:
     shapes = dict(entry.tensors())
     sizes = [TensorSize(name, nbytes, prod(shapes[name])) for name, nbytes in entry.tensor_bytes(quant)]
-    return weigh(entry.spec(), sizes)
+    return weigh(spec, sizes, limits.override_tensors)
 
 
-def _quant(
-    entry: Entry, quant: str, hardware: Hardware, limits: Limits, profile: EngineProfile
-) -> Alternative:
-    model = _weigh(entry, quant)
-    problem = Problem(entry.spec(), model, hardware, limits, profile)
-    return Alternative(quant, model.total, _solve_or_none(problem))
+def _format(other: OtherFormat, n_params: int) -> Format:
+    nbytes = other.problem.model.total
+    return Format(other.quant, nbytes, other.solution, 8 * nbytes / n_params, quality_class(other.quant))
 
 
 def _contexts(problem: Problem, contexts: Sequence[int] = CONTEXTS) -> tuple[Alternative, ...]:
@@ -131,14 +190,6 @@ def _contexts(problem: Problem, contexts: Sequence[int] = CONTEXTS) -> tuple[Alt
     for ctx in contexts:
         if ctx > problem.spec.ctx_train:
             break
-        limits = problem.limits.with_ctx(ctx)
-        other = Problem(problem.spec, problem.model, problem.hardware, limits, problem.profile)
-        found.append(Alternative(f"{ctx // 1024}K", problem.model.total, _solve_or_none(other)))
+        other = replace(problem, limits=problem.limits.with_ctx(ctx))
+        found.append(Alternative(f"{ctx // 1024}K", problem.model.total, solve_or_none(other)))
     return tuple(found)
-
-
-def _solve_or_none(problem: Problem) -> Solution | None:
-    try:
-        return solve(problem)
-    except DoesNotFitError:
-        return None

@@ -99,9 +99,14 @@ def decode(
     for i, layer in enumerate(model.layers):
         dense = layer.dense + cache_reads[i]
         if placement.dense_on_gpu[i]:
-            part = dense / rate.gpu_bytes
-            gpu += part
+            here = (dense - layer.dense_in_ram) / rate.gpu_bytes
+            there = layer.dense_in_ram / rate.cpu_bytes
+            part = here + there
+            gpu += here
+            cpu += there
             fixed += profile.gpu_layer_s
+            if layer.dense_in_ram:
+                fixed += profile.cpu_layer_s + profile.handoff_s
             elapsed, on_gpu, on_cpu = expert_seconds(layer, placement.resident[i], rate, profile)
         else:
             part = dense / rate.cpu_bytes
@@ -131,7 +136,13 @@ def prefill_tokens_s(
     total = 0.0
     for i, layer in enumerate(model.layers):
         gpu = placement.dense_on_gpu[i]
-        total += _batch_seconds(layer.dense, layer.dense_macs, n_batch, rate, gpu=gpu)
+        in_ram = layer.dense_in_ram, layer.dense_macs_in_ram
+        if gpu and in_ram[0]:
+            total += _batch_seconds(*in_ram, n_batch, rate, gpu=False) + profile.handoff_s
+            rest = layer.dense - in_ram[0], layer.dense_macs - in_ram[1]
+            total += _batch_seconds(*rest, n_batch, rate, gpu=True)
+        else:
+            total += _batch_seconds(layer.dense, layer.dense_macs, n_batch, rate, gpu=gpu)
         if not layer.n_expert:
             continue
         resident = placement.resident[i] / layer.n_expert

@@ -52,7 +52,9 @@ def choose(tensors: Sequence[Sequence[Option[T]]], budget_bytes: int) -> Choice[
 
     Raises ValueError when even the smallest options are too large (see `least_bytes`).
     """
-    hulls = [_lower_hull(options) for options in tensors]
+    distinct = {id(options): options for options in tensors}  # layers that are alike share one sequence
+    hull_of = {key: _lower_hull(options) for key, options in distinct.items()}
+    hulls = [hull_of[id(options)] for options in tensors]
     at = [0] * len(hulls)
     left = budget_bytes - sum(hull[0].nbytes for hull in hulls)
     if left < 0:
