@@ -103,6 +103,8 @@ def test_statistics(pintpot, collected):
         (("missing.gguf", "TEXT"), 1, "missing.gguf: no such file"),
         (("MODEL", "TEXT", "-c", "100000"), 2, "give longer text or a smaller chunk"),
         (("MODEL", "TEXT", "-o", "MODEL"), 2, "exists already"),
+        (("MODEL", "TEXT", "-o", "nosuch/i.gguf"), 2, "nosuch: no such folder"),
+        (("MODEL", "TEXT", "-o", ".", "--force"), 2, ".: is a folder"),
         (("MODEL", "TEXT", "--in-file", "TEXT"), 1, "is no importance matrix"),
         (("--in-file", "MODEL"), 1, "is no importance matrix"),
         (("--show-statistics",), 2, "give one imatrix file"),

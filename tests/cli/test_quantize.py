@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import pytest
 
-from pintpot.gguf import GGUFFile
+from pintpot.gguf import GGUFFile, GGUFWriter
 from pintpot.synth import TOYS, synthesize, write_model
 
 
@@ -87,6 +87,10 @@ def test_a_dry_run_says_what_would_stop_a_run(pintpot, source, tmp_path):
         (["SOURCE", "a.gguf", "b.gguf", "Q8_0"], 2, "expected IN [OUT] TYPE"),
         (["SOURCE"], 2, "no type is given: expected IN [OUT] TYPE"),
         (["SOURCE", "a.gguf", "Q8_0", "--target-size", "2MiB"], 2, "expected IN [OUT] before --target-size"),
+        (["SOURCE", "q4_k_m", "--target-size", "6MiB"], 2, "q4_k_m is a type; give either"),
+        (["SOURCE", "--target-size", "6MiB", "--pure"], 2, "--pure is one type for every matrix"),
+        (["SOURCE", "--target-size", "6MiB", "--tensor-type", ".=Q8_0"], 2, "no tensor is left"),
+        (["SOURCE", "nosuch/x.gguf", "--target-size", "6MiB"], 1, "nosuch: no such folder"),
         (["SOURCE", "--target-size", "lots"], 2, "--target-size 'lots': expected a size such as 32GiB"),
         (["SOURCE", "--target-size", "10KiB"], 2, "the least this model can take"),
         (["SOURCE", "Q8_0", "--tensor-type", "attn"], 2, "expected PATTERN=TYPE"),
@@ -115,6 +119,27 @@ def test_to_a_size(pintpot, source, tmp_path):
     assert dry.code == 0
     assert "budget" in dry.out
     assert "6MiB" in dry.out
+
+
+def test_an_existing_output_is_refused_before_errors_are_measured(pintpot, source, tmp_path, monkeypatch):
+    out = tmp_path / "sized.gguf"
+    out.write_bytes(b"old")
+    measured = []
+    monkeypatch.setattr("pintpot.quantization.sizing.measure_costs", lambda *_, **__: measured.append(1))
+    result = pintpot("quantize", source, out, "--target-size", "6MiB")
+    assert (result.code, measured) == (2, [])
+    assert "exists already" in result.err
+
+
+def test_a_file_of_metadata_alone(pintpot, tmp_path):
+    """A vocabulary without weights, as llama.cpp's tests use them."""
+    path = tmp_path / "vocab.gguf"
+    with GGUFWriter(path, {"general.architecture": "llama"}, []):
+        pass
+    assert pintpot("quantize", path, "Q8_0", "--dry-run").code == 0
+    assert pintpot("quantize", path, "Q8_0").code == 0
+    assert (tmp_path / "vocab-Q8_0.gguf").exists()
+    assert pintpot("quantize", path, "--target-size", "1MiB").code == 2
 
 
 def _start(source, out, **options):

@@ -84,6 +84,12 @@ def imatrix(
     model, text = _model_and_text(model_option, text_option, [name for name in (model, text) if name])
     if out.exists() and not force:
         raise UsageError(f"{out}: exists already; choose another name (-o) or give --force")
+    if out.is_dir():
+        raise UsageError(f"{out}: is a folder; give the output file's name (-o)")
+    if not out.parent.is_dir():
+        raise UsageError(
+            f"{out.parent}: no such folder; make it, or choose another place for the output (-o)"
+        )
     if (text is None or model is None) and (not files or text or model):
         raise UsageError("give MODEL and TEXT, or --in-file files alone to merge them")
     earlier = [read_imatrix(path, legacy_chunk_tokens=ctx_size) for path in files]

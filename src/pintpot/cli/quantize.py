@@ -26,8 +26,9 @@ def quantize(
         list[str] | None,
         typer.Argument(
             metavar="[OUT] [TYPE]",
-            help="The file to write (default: beside IN, named after TYPE), and the type: Q4_K_M, Q8_0 ... "
-            "With --target-size no type is given.",
+            help="The file to write (default: beside IN, named after TYPE), and the type, from large to "
+            "small: F16, BF16, Q8_0, Q6_K, Q5_K_M, Q5_K_S, Q5_0, Q4_K_M, Q4_K_S, Q4_0, IQ4_NL, MXFP4 "
+            "(experts), IQ4_XS, Q3_K_L, Q3_K_M, Q3_K_S, Q2_K, Q2_K_S. No type with --target-size.",
             show_default=False,
         ),
     ] = None,
@@ -74,7 +75,11 @@ def quantize(
     ] = False,
     keep_split: Annotated[bool, typer.Option("--keep-split", help="Write as many parts as IN has.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print types and exact sizes; read and write no weights.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print types and exact sizes; write nothing (and read no weight, but for --target-size).",
+        ),
     ] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     force: Annotated[
@@ -115,6 +120,7 @@ def quantize(
             leave_output_tensor=leave_output_tensor,
             allow_requantize=allow_requantize,
             keep_split=keep_split,
+            force=force or dry_run,
         )
     if dry_run:
         if json_output:
@@ -139,13 +145,15 @@ class _Bar:
             BarColumn,
             DownloadColumn,
             Progress,
+            TextColumn,
             TimeRemainingColumn,
             TransferSpeedColumn,
         )
 
         console = Console(stderr=True)
         columns = (
-            BarColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
             DownloadColumn(binary_units=True),
             TransferSpeedColumn(),
             TimeRemainingColumn(),
@@ -166,9 +174,13 @@ class _Bar:
 
 def _out_and_type(names: list[str], *, sized: bool) -> tuple[str | None, str | None]:
     """`[OUT] TYPE`, or `[OUT]` where a size takes the place of a type."""
+    from pintpot.quants.names import parse_quant
+
     most, expected = (1, "[OUT] before --target-size") if sized else (2, "[OUT] TYPE")
     if len(names) > most or (not names and not sized):
         raise UsageError(f"{' '.join(names) or 'no type is given'}: expected IN {expected}")
+    if sized and names and parse_quant(names[0]) is not None:
+        raise UsageError(f"{names[0]} is a type; give either a type or --target-size")
     if sized:
         return (names[0] if names else None), None
     return (names[0] if len(names) == 2 else None), names[-1]
@@ -246,11 +258,11 @@ def _print_plan(plan: QuantizePlan) -> None:
         name = escape(without_controls(t["name"]))
         table.add_row(name, shape, t["from"], becomes, t["why"], f"{t['bytes']:,}")
     console.print(table)
-    console.print(str(plan.recipe), markup=False)
+    console.print(str(plan.recipe), markup=False, soft_wrap=True)
     for output in plan.outputs:
         console.print(f"{output.path}: {output.nbytes:,} bytes", markup=False, soft_wrap=True)
     n_params = sum(t.source.n_values for t in plan.tensors)
-    bits = 8 * sum(t.decl.nbytes for t in plan.tensors) / n_params
+    bits = 8 * sum(t.decl.nbytes for t in plan.tensors) / max(1, n_params)
     console.print(
         f"{human_bytes(plan.source.nbytes)} become {human_bytes(plan.nbytes)}, {bits:.2f} bits a weight"
     )

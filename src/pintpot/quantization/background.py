@@ -56,9 +56,12 @@ class BackgroundWriter:
     def _work(self) -> None:
         while (piece := self._pieces.get()) is not None:
             writer, name, data, done = piece
-            if self._error is None:
-                try:
+            try:
+                if self._error is None:
                     writer.write(name, data)
-                except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
-                    self._error = error
-            done()
+            except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
+                self._error = error
+            try:
+                done()
+            except BaseException as error:  # noqa: BLE001 - as above; a thread that ends here blocks `write`
+                self._error = self._error or error

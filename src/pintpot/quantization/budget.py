@@ -93,8 +93,6 @@ def _lower_hull(options: Sequence[Option[T]]) -> list[Option[T]]:
     for option in sorted(options, key=lambda o: (o.nbytes, o.error)):
         if hull and option.error >= hull[-1].error:
             continue  # larger and no better
-        while hull and hull[-1].nbytes == option.nbytes:
-            hull.pop()
         while len(hull) > 1 and _gain(hull, len(hull) - 2) <= _gain([hull[-1], option], 0):
             hull.pop()
         hull.append(option)

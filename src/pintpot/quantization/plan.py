@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from pintpot.errors import ModelFileError, UnsupportedError, UsageError
+from pintpot.errors import ModelFileError, PintpotError, UnsupportedError, UsageError
 from pintpot.gguf import (
     RUNNABLE_TYPES,
     GGUFFile,
@@ -129,6 +129,8 @@ def plan_quantization(
                 f"{file.path}: tensor {tensor.name} is {tensor.source.type_name}, which cannot be read: "
                 "quantize from the F16 or BF16 file of the model"
             )
+    if importance is not None:
+        _check_importance(importance.imatrix, tensors)
     metadata = _metadata(file, recipe, importance)
     n_parts = len(file.parts) if keep_split else 1
     outputs = tuple(
@@ -136,6 +138,21 @@ def plan_quantization(
         for part in range(n_parts)
     )
     return QuantizePlan(file, recipe, outputs, importance, allow_requantize)
+
+
+def _check_importance(imatrix: Imatrix, tensors: Sequence[TensorPlan]) -> None:
+    for tensor in tensors:
+        found = imatrix.tensors.get(tensor.name)
+        if found is None or not tensor.changes or tensor.decl.ggml_type in FLOATS:
+            continue
+        n_mats, _, cols = matrices(tensor.source)
+        # A .dat file does not tell a stack's matrices apart.
+        if found.sum2.shape not in ((n_mats, cols), (1, n_mats * cols)):
+            there, here = (" x ".join(map(str, shape)) for shape in (found.sum2.shape, (n_mats, cols)))
+            raise UsageError(
+                f"--imatrix: tensor {tensor.name} has {there} columns there and {here} in the model: it "
+                "belongs to another model"
+            )
 
 
 def default_output(source: Path, quant: str, folder: Path | None = None) -> Path:
@@ -220,7 +237,11 @@ def _problem(plan: QuantizePlan) -> str | None:
 
 
 def check_outputs(plan: QuantizePlan, *, force: bool) -> None:
-    """Raises UsageError when an output is one of the source's files, or exists already without `force`."""
+    """Raises UsageError when an output is one of the source's files, or exists already without `force`;
+    PintpotError when there is no folder for it."""
+    folder = plan.outputs[0].path.parent
+    if not folder.is_dir():
+        raise PintpotError(f"{folder}: no such folder; make it, or choose another place for the output")
     for output in plan.outputs:
         if not output.path.exists():
             continue

@@ -67,7 +67,7 @@ class QuantizeResult:
 
     @property
     def bits_per_weight(self) -> float:
-        return 8 * sum(self.bytes_by_type.values()) / self.n_params
+        return 8 * sum(self.bytes_by_type.values()) / max(1, self.n_params)
 
 
 def quantize(
@@ -118,6 +118,7 @@ def quantize(
         leave_output_tensor=leave_output_tensor,
         allow_requantize=allow_requantize,
         keep_split=keep_split,
+        force=force,
     )
     return execute(plan, force=force, allow_nan=allow_nan, threads=threads, progress=progress)
 
@@ -138,11 +139,17 @@ def prepare(
     leave_output_tensor: bool = False,
     allow_requantize: bool = False,
     keep_split: bool = False,
+    force: bool = False,
 ) -> QuantizePlan:
     """The plan of `quantize` with these arguments. Nothing is written, and no weight is read unless
-    `target_bytes` asks for their errors to be measured (`progress` tells of that)."""
+    `target_bytes` asks for their errors to be measured (`progress` tells of that): minutes of work, begun
+    only when the output can be written, under a name that is free unless `force` is given."""
     if (quant is None) == (target_bytes is None):
         raise UsageError("give a type (such as Q4_K_M) or a target size, one of the two")
+    if pure and target_bytes is not None:
+        raise UsageError(
+            "--pure is one type for every matrix, --target-size a type for each: give one of them"
+        )
     recipe = find_recipe(quant or "Q4_K_M")
     overrides = Overrides(
         tensor_types=tuple(parse_tensor_type(text) for text in tensor_types),
@@ -167,6 +174,7 @@ def prepare(
     )
     if target_bytes is None:
         return plan
+    check_outputs(plan, force=force)
     return fit_to_size(
         plan, target_bytes, overrides, keep_split, Quantizer(threads or default_threads()), progress
     )
@@ -218,8 +226,6 @@ def execute(
 def _make_room(plan: QuantizePlan) -> list[tuple[Path, int]]:
     """Remove what killed runs have left, and check that the disk holds the result."""
     folder = plan.outputs[0].path.parent
-    if not folder.is_dir():
-        raise PintpotError(f"{folder}: no such folder; make it, or choose another place for the output")
     removed = remove_unfinished(folder)
     free = shutil.disk_usage(folder).free
     if plan.nbytes > free:
@@ -272,9 +278,9 @@ class _Run:
                 self.progress(self.done, self.total)
 
     def _written(self, name: str, piece: _Piece) -> None:
-        self.file.release(name, piece.start, piece.stop)
         if piece.buffer is not None:
             self.buffers.put(piece.buffer)
+        self.file.release(name, piece.start, piece.stop)
 
     def _copied(self, tensor: TensorPlan) -> Iterator[_Piece]:
         """The source as it is, in whole rows."""
@@ -296,7 +302,7 @@ class _Run:
             tensor.name, tensor.source.ggml_type, self.file.data(tensor.name), n_mats, rows, cols,
             source_row, rows * source_row,
         )  # fmt: skip
-        weights = self._weights(tensor, n_mats, cols)
+        weights = self._weights(tensor, n_mats)
         step = _chunk_rows(cols)
         for first in range(0, n_mats * rows, step):
             last = min(first + step, n_mats * rows)
@@ -341,19 +347,13 @@ class _Run:
         )
         self.quantizer.quantize(repaired, 0, 0, kind, out, importance)
 
-    def _weights(self, tensor: TensorPlan, n_mats: int, cols: int) -> F32 | None:
+    def _weights(self, tensor: TensorPlan, n_mats: int) -> F32 | None:
         """Importance of a tensor's columns, float32 [n_mats, cols]."""
         if self.importance is None or tensor.decl.ggml_type in FLOATS:
             return None
         weights = self.importance.weights(tensor.name, n_mats)
         if weights is None:
             self.unweighted.append(tensor.name)
-            return None
-        if weights.shape != (n_mats, cols):
-            raise UsageError(
-                f"--imatrix: tensor {tensor.name} has {weights.shape[1]} columns there and {cols} in the "
-                "model: it belongs to another model"
-            )
         return weights
 
 

@@ -23,9 +23,9 @@ from pintpot.kernels.api import F32, TensorView
 from pintpot.kernels.quantize import Quantizer
 from pintpot.quantization.budget import Choice, Option, choose, least_bytes
 from pintpot.quantization.importance import Imatrix
-from pintpot.quantization.plan import QuantizePlan, plan_quantization
+from pintpot.quantization.plan import QuantizePlan, matrices, plan_quantization
 from pintpot.quants.choice import Overrides, Why, fit_rows, role_of, traits_of
-from pintpot.quants.recipes import ALIASES, RECIPES, Recipe, Role
+from pintpot.quants.recipes import ALIASES, FLOATS, RECIPES, Recipe, Role
 from pintpot.quants.reference import dequantize
 
 # Called with (bytes of the source measured, bytes in all) after every tensor.
@@ -86,7 +86,13 @@ def fit_to_size(
     """
     if plan.problem is not None:
         raise UsageError(plan.problem)
-    free = [t for t in plan.tensors if t.why not in (Why.KEPT, Why.FLAG)]
+    tied = _is_tied(plan.source)
+    free = [t for t in plan.tensors if t.why is not Why.KEPT and not overrides.constrains(t.name, tied=tied)]
+    if not free:
+        raise UsageError(
+            "--target-size: no tensor is left to choose a type for: all are of kinds that are never "
+            "quantized, or have their type from a flag"
+        )
     alignment = plan.source.alignment
 
     def padded(nbytes: int) -> int:
@@ -104,8 +110,8 @@ def fit_to_size(
     least = fixed + least_bytes(options)
     if target_bytes < least:
         raise UsageError(
-            f"--target-size is {target_bytes:,} bytes and the least this model can take is {least:,} "
-            f"({size_label(least)}): allow that, or choose a smaller model"
+            f"--target-size is {target_bytes:,} bytes and the least this model can take is {least:,}: allow "
+            f"{-(-least // 1024)}KiB, or choose a smaller model"
         )
     choice = choose(options, target_bytes - fixed)
     return plan_quantization(
@@ -148,17 +154,19 @@ def measure_costs(
 ) -> list[TensorCosts]:
     """The options of each of `tensors` (those of `file` that may be quantized).
 
-    Large tensors are sampled evenly. Rows that a type's blocks do not divide get what stands in for it.
+    Large tensors are sampled evenly. Rows that a type's blocks do not divide get what stands in for it. A
+    tensor that is quantized already may also stay as it is, at no cost.
     """
-    tied = "output.weight" not in file.tensors
+    tied = _is_tied(file)
     n_layer = max(1, traits_of(file.metadata, importance=imatrix is not None).n_layer)
     costs = []
     done, total = 0, sum(tensor.nbytes for tensor in tensors)
     for tensor in tensors:
-        role = role_of(tensor.name, tied=tied)
-        weight = SENSITIVITY[role] / (1 if role in PER_MODEL else n_layer)
+        weight = sensitivity(tensor.name, n_layer, tied=tied)
         sample = _Sample(file, tensor, imatrix)
         fitting = dict.fromkeys(fit_rows(kind, tensor.ne[0]) for kind in kinds)
+        if tensor.ggml_type not in FLOATS:
+            fitting[GGMLType(tensor.ggml_type)] = None
         costs.append(
             TensorCosts(
                 tensor.name,
@@ -166,7 +174,7 @@ def measure_costs(
                     Option(
                         kind,
                         TensorDecl(tensor.name, kind, tensor.ne).nbytes,
-                        weight * sample.relative_error(quantizer, kind),
+                        0.0 if kind == tensor.ggml_type else weight * sample.relative_error(quantizer, kind),
                     )
                     for kind in fitting
                 ),
@@ -176,6 +184,20 @@ def measure_costs(
         if progress is not None:
             progress(done, total)
     return costs
+
+
+def sensitivity(name: str, n_layer: int, *, tied: bool) -> float:
+    """What the output makes of the relative error of one tensor (nats of KL divergence, to first order).
+
+    Tied embeddings are read at both ends, so both count; per-layer embeddings are only ever looked up.
+    """
+    role = role_of(name, tied=False)
+    found = SENSITIVITY[role] / (1 if role in PER_MODEL else n_layer)
+    return found + SENSITIVITY[Role.HEAD] if tied and name == "token_embd.weight" else found
+
+
+def _is_tied(file: GGUFFile) -> bool:
+    return "output.weight" not in file.tensors
 
 
 def relative_error(
@@ -193,9 +215,8 @@ class _Sample:
     """Rows of one tensor, spread evenly, as float32 with the weights of their columns."""
 
     def __init__(self, file: GGUFFile, tensor: TensorInfo, imatrix: Imatrix | None) -> None:
-        ne = (*tensor.ne, 1, 1)[:3]
-        self.cols, rows, n_mats = ne[0], ne[1], ne[2]
-        weights = None if imatrix is None else imatrix.weights(tensor.name, n_mats)
+        n_mats, rows, self.cols = matrices(tensor)
+        weights = _weights(imatrix, tensor.name, n_mats)
         shares = _shares(imatrix, tensor.name, n_mats)
         n_runs = max(1, _SAMPLE_VALUES // (self.cols * _RUN_ROWS * n_mats))
         self.parts: list[tuple[F32, F32 | None, float]] = []
@@ -208,17 +229,15 @@ class _Sample:
                 n = min(_RUN_ROWS, rows - first)
                 raw = data[start : start + n * stride]
                 blocks.append(dequantize(tensor.ggml_type, raw, (n, self.cols)))
-            self.parts.append(
-                (
-                    np.ascontiguousarray(np.concatenate(blocks), np.float32),
-                    None if weights is None else weights[mat],
-                    float(shares[mat]),
-                )
-            )
-        self.power = sum(
-            share * float(np.einsum("rc,rc,c->", x, x, np.ones(self.cols) if w is None else w))
-            for x, w, share in self.parts
-        )
+            values = np.concatenate(blocks).astype(np.float32, copy=False)
+            # A run stops at what is not finite, or makes it zero (--allow-nan).
+            values = np.where(np.isfinite(values), values, np.float32(0))
+            self.parts.append((values, None if weights is None else weights[mat], float(shares[mat])))
+        file.release(tensor.name, 0, tensor.nbytes)
+        self.power = 0.0
+        for values, columns, share in self.parts:
+            squares = np.einsum("rc,rc->c", values, values, dtype=np.float64)
+            self.power += share * float(squares.sum() if columns is None else squares @ columns)
 
     def relative_error(self, quantizer: Quantizer, kind: GGMLType) -> float:
         if self.power == 0.0:
@@ -227,9 +246,21 @@ class _Sample:
         for values, weights, share in self.parts:
             out = np.empty((len(values), row_bytes(kind, self.cols)), np.uint8)
             found = quantizer.quantize(_view(values), 0, 0, kind, out, weights, measure=True)
-            if found.bad_row is None:  # else the run itself will stop there and name the row
+            if found.bad_row is None:  # else F16 overflows: the run itself will stop there and name the row
                 error += share * found.squared_error
         return error / self.power
+
+
+def _weights(imatrix: Imatrix | None, name: str, n_mats: int) -> F32 | None:
+    """Importance of columns, float32 [n_mats, cols]. An expert the text never reached gets the mean of the
+    others, since here experts are compared with each other."""
+    weights = None if imatrix is None else imatrix.weights(name, n_mats)
+    if imatrix is None or weights is None:
+        return None
+    unreached = imatrix.tensors[name].counts == 0
+    if len(unreached) != n_mats or not unreached.any() or unreached.all():
+        return weights
+    return np.where(unreached[:, None], weights[~unreached].mean(axis=0), weights)
 
 
 def _shares(imatrix: Imatrix | None, name: str, n_mats: int) -> npt.NDArray[np.float64]:

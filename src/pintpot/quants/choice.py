@@ -113,8 +113,21 @@ class Overrides:
     leave_output: bool = False  # output.weight as it is
     within_budget: Mapping[str, GGMLType] = field(default_factory=dict)  # by name, in place of the recipe's
 
-    def pattern_type(self, name: str) -> GGMLType | None:
-        return next((kind for pattern, kind in self.tensor_types if pattern.search(name)), None)
+    def named_type(self, name: str) -> GGMLType | None:
+        """The type the user names for the tensor called `name`; None when no flag is about it."""
+        by_pattern = next((kind for pattern, kind in self.tensor_types if pattern.search(name)), None)
+        # The per-layer embeddings follow the token embeddings unless a pattern names them.
+        named = name == "per_layer_token_embd.weight" and by_pattern is not None
+        if name in _EMBEDDINGS and self.token_embedding is not None and not named:
+            return self.token_embedding
+        if name == "output.weight" and self.output is not None:
+            return self.output
+        return by_pattern
+
+    def constrains(self, name: str, *, tied: bool) -> bool:
+        """Whether the tensor called `name` is not free to get a type that fits a budget."""
+        head = self.output is not None and role_of(name, tied=tied) is Role.HEAD
+        return head or self.named_type(name) is not None
 
 
 def parse_tensor_type(text: str) -> tuple[re.Pattern[str], GGMLType]:
@@ -213,7 +226,7 @@ class _Chooser:
         left = wishes.leave_output and tensor.name == "output.weight"
         if base is None or left or not may_quantize(tensor, self.traits.arch):
             return Choice(tensor.ggml_type, Why.KEPT)
-        kind = self._flag(tensor.name)
+        kind = wishes.named_type(tensor.name)
         why = Why.FLAG
         if kind is None and tensor.name in wishes.within_budget:
             kind, why = wishes.within_budget[tensor.name], Why.BUDGET
@@ -223,18 +236,6 @@ class _Chooser:
             kind, why = base, Why.BASE
         fitting = fit_rows(kind, tensor.ne[0])
         return Choice(fitting, why if fitting == kind else Why.FALLBACK)
-
-    def _flag(self, name: str) -> GGMLType | None:
-        """The type the user names for this tensor."""
-        wishes = self.overrides
-        by_pattern = wishes.pattern_type(name)
-        # The per-layer embeddings follow the token embeddings unless a pattern names them.
-        named = name == "per_layer_token_embd.weight" and by_pattern is not None
-        if name in _EMBEDDINGS and wishes.token_embedding is not None and not named:
-            return wishes.token_embedding
-        if name == "output.weight" and wishes.output is not None:
-            return wishes.output
-        return by_pattern
 
     def _rule(self, tensor: TensorShape) -> tuple[GGMLType, Why]:
         assert self.recipe.base is not None

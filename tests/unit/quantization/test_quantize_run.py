@@ -110,7 +110,7 @@ def test_an_importance_matrix_of_another_model_is_refused(tmp_path: Path) -> Non
     source = write_matrices(tmp_path / "a.gguf", {name: np.ones((8, 256), np.float32)})
     other = Imatrix({name: TensorImportance(np.ones((1, 128), np.float32), np.ones(1, np.int64))})
     write_imatrix(tmp_path / "imatrix.gguf", other)
-    with pytest.raises(UsageError, match=r"attn_q.weight has 128 columns there and 256 in the model"):
+    with pytest.raises(UsageError, match=r"attn_q.weight has 1 x 128 columns there and 1 x 256 in the model"):
         quantize(source, tmp_path / "b.gguf", "Q4_K", imatrix=tmp_path / "imatrix.gguf")
     assert not (tmp_path / "b.gguf").exists()
 

@@ -14,8 +14,16 @@ from pintpot.gguf import GGMLType, GGUFFile
 from pintpot.kernels.quantize import Quantizer
 from pintpot.quantization.importance import Imatrix, TensorImportance, write_imatrix
 from pintpot.quantization.run import prepare
-from pintpot.quantization.sizing import CANDIDATES, measure_costs, relative_error, size_label
+from pintpot.quantization.sizing import (
+    CANDIDATES,
+    SENSITIVITY,
+    measure_costs,
+    relative_error,
+    sensitivity,
+    size_label,
+)
 from pintpot.quants.choice import Why
+from pintpot.quants.recipes import Role
 from pintpot.quants.reference import dequantize
 
 
@@ -121,9 +129,99 @@ def test_importance_moves_the_choice(tmp_path: Path) -> None:
     assert size[k] < size[q]
 
 
+def test_an_expert_never_reached_counts_little(tmp_path: Path, quantizer: Quantizer) -> None:
+    """However small activations are: its importance is taken from the others, not one."""
+    rng = np.random.default_rng(3)
+    easy = np.where(rng.random((16, 256)) < 0.5, -1.0, 1.0)
+    stack = np.stack([easy, easy, rng.normal(size=(16, 256))]).astype(np.float32)
+    file = matrices_file(tmp_path, ffn_down_exps=stack)
+    tensor = file.tensors["blk.0.ffn_down_exps.weight"]
+
+    def error(scale: float) -> float:
+        counts = np.array([500, 500, 0], np.int64)
+        sums = np.full((3, 256), scale, np.float32) * counts[:, None].astype(np.float32)
+        imatrix = Imatrix({tensor.name: TensorImportance(sums, counts)})
+        return relative_error(file, tensor, quantizer, GGMLType.Q3_K, imatrix)
+
+    assert error(1e-6) == pytest.approx(error(1.0), rel=1e-3)
+
+
+def test_all_matrices_of_four_dimensions_count(tmp_path: Path, quantizer: Quantizer) -> None:
+    rng = np.random.default_rng(4)
+    easy = np.where(rng.random((1, 2, 16, 256)) < 0.5, -1.0, 1.0)
+    stack = np.concatenate([easy, rng.normal(size=easy.shape)]).astype(np.float32)
+    file = matrices_file(tmp_path, x=stack)
+    assert relative_error(file, file.tensors["blk.0.x.weight"], quantizer, GGMLType.Q3_K) > 0.005
+
+
+def test_a_flag_that_falls_back_is_obeyed_within_the_size(tmp_path: Path) -> None:
+    """Rows of 288 are no whole blocks of Q6_K: the flag's stand-in, not the budget's choice."""
+    rng = np.random.default_rng(5)
+    values = {
+        f"blk.0.{n}.weight": rng.normal(size=(64, 288)).astype(np.float16) for n in ("attn_q", "attn_k")
+    }
+    source = write_matrices(tmp_path / "m-f16.gguf", values)
+    flags = {"tensor_types": ["attn_q=Q6_K"]}
+    target = prepare(source, None, "Q5_0", **flags).nbytes
+    plan = prepare(source, None, target_bytes=target, **flags)
+    assert plan.nbytes <= target
+    assert {t.name: t.decl.ggml_type for t in plan.tensors}["blk.0.attn_q.weight"] == GGMLType.Q8_0
+
+
+def test_a_tied_output_follows_its_flag(tmp_path: Path) -> None:
+    embedding = np.random.default_rng(6).normal(size=(64, 288)).astype(np.float16)
+    values = {"token_embd.weight": embedding, "blk.0.attn_q.weight": embedding}
+    source = write_matrices(tmp_path / "m-f16.gguf", values)
+    plan = prepare(source, None, target_bytes=1 << 20, output_tensor_type="Q4_K")
+    kinds = {t.name: t.decl.ggml_type for t in plan.tensors}
+    assert kinds == {"token_embd.weight": GGMLType.Q5_0, "blk.0.attn_q.weight": GGMLType.Q8_0}
+
+
+def test_what_is_quantized_already_may_stay(tmp_path: Path) -> None:
+    """More bits make nothing of it more exact."""
+    matrix = np.random.default_rng(8).normal(size=(64, 512)).astype(np.float16)
+    source = write_matrices(tmp_path / "m-f16.gguf", {"blk.0.attn_q.weight": matrix})
+    pintpot.quantize(source, tmp_path / "small.gguf", "Q4_0")
+    plan = prepare(tmp_path / "small.gguf", None, target_bytes=1 << 30, allow_requantize=True)
+    assert [t.changes for t in plan.tensors] == [False]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_weights_that_are_not_finite_do_not_spoil_the_choice(
+    bad: float, tmp_path: Path, quantizer: Quantizer
+) -> None:
+    rng = np.random.default_rng(7)
+    weights = rng.normal(size=(48, 512)).astype(np.float32)
+    fine = matrices_file(tmp_path, ffn_up=np.where(weights == weights[3, 5], 0, weights))
+    tensor = fine.tensors["blk.0.ffn_up.weight"]
+    expected = relative_error(fine, tensor, quantizer, GGMLType.Q4_K)
+    weights[3, 5] = bad
+    file = matrices_file(tmp_path, ffn_up=weights)
+    assert relative_error(file, tensor, quantizer, GGMLType.Q4_K) == pytest.approx(expected)
+
+
+def test_embeddings_by_what_they_do() -> None:
+    head, lookup = SENSITIVITY[Role.HEAD], SENSITIVITY[Role.TOKEN_EMBD]
+    assert sensitivity("output.weight", 40, tied=False) == head
+    assert sensitivity("token_embd.weight", 40, tied=False) == lookup
+    assert sensitivity("token_embd.weight", 40, tied=True) == head + lookup
+    assert sensitivity("per_layer_token_embd.weight", 40, tied=True) == lookup
+    assert sensitivity("blk.3.ffn_down.weight", 40, tied=True) == SENSITIVITY[Role.FFN_DOWN] / 40
+
+
+def test_an_importance_matrix_of_another_model(tmp_path: Path) -> None:
+    source = write_toy(tmp_path / "toy-f16.gguf", "llama")
+    name = "blk.1.ffn_up.weight"
+    other = TensorImportance(np.ones((1, 96), np.float32), np.array([1], np.int64))
+    write_imatrix(tmp_path / "im.gguf", Imatrix({name: other}))
+    for kind in ({"quant": "Q4_K_M"}, {"target_bytes": 1 << 30}):
+        with pytest.raises(UsageError, match=rf"{name} has 1 x 96 columns .* belongs to another model"):
+            prepare(source, None, imatrix=tmp_path / "im.gguf", **kind)
+
+
 def test_what_cannot_be(tmp_path: Path) -> None:
     source = write_toy(tmp_path / "toy-f16.gguf", "llama")
-    with pytest.raises(UsageError, match=r"--target-size is 1,000 bytes and the least .* allow that"):
+    with pytest.raises(UsageError, match=r"--target-size is 1,000 bytes and the least .* allow \d+KiB"):
         prepare(source, None, target_bytes=1000)
     with pytest.raises(UsageError, match="one of the two"):
         prepare(source, None)
