@@ -91,6 +91,7 @@ def test_statistics(pintpot, collected):
             assert name in result.out
         assert re.search(r"ffn_down_exps\.weight .*\d%", result.out)
         assert "3 chunks of 32 tokens" in result.out
+        assert max(map(len, result.out.splitlines()[:-1])) <= 80
 
 
 @pytest.mark.parametrize(

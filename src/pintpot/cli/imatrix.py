@@ -176,7 +176,7 @@ def _finish(out: Path, result: Imatrix, perplexity: Perplexity | None) -> None:
 
 
 def _show_statistics(files: list[Path]) -> None:
-    """Columns' mean squares by tensor; matrices without data are left out."""
+    """Columns' mean squares by tensor, as narrow as a terminal; experts without data are left out."""
     from rich.console import Console
     from rich.table import Table
 
@@ -185,8 +185,8 @@ def _show_statistics(files: list[Path]) -> None:
     if len(files) != 1:
         raise UsageError("--show-statistics: give one imatrix file")
     data = read_imatrix(files[0])
-    table = Table(box=None, pad_edge=False)
-    for name in ("tensor", "matrices", "columns", "tokens", "min", "mean", "max", "unreached"):
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("tensor", "columns", "tokens", "min", "mean", "max", "unreached"):
         table.add_column(name, justify="left" if name == "tensor" else "right", no_wrap=True)
     for name in sorted(data.tensors, key=_by_layer):
         tensor = data.tensors[name]
@@ -195,11 +195,10 @@ def _show_statistics(files: list[Path]) -> None:
         n_mats, cols = tensor.sum2.shape
         numbers = ["-"] * 3
         if mean.size:
-            numbers = [f"{value:.4g}" for value in (mean.min(), mean.mean(), mean.max())]
+            numbers = [f"{value:.3g}" for value in (mean.min(), mean.mean(), mean.max())]
+        columns = f"{n_mats} x {cols}" if n_mats > 1 else str(cols)
         unreached = f"{100 * len(tensor.unreached) / n_mats:.1f}%" if n_mats > 1 else ""
-        table.add_row(
-            without_controls(name), str(n_mats), str(cols), f"{tensor.counts.sum():,}", *numbers, unreached
-        )
+        table.add_row(without_controls(name), columns, f"{tensor.counts.sum():,}", *numbers, unreached)
     console = Console()
     console.width = max(console.width, _TABLE_WIDTH)
     console.print(table)
