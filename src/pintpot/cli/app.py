@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pintpot.cli import bench, convert, doctor, imatrix, plan, quantize, run, show, synth
+from pintpot.cli import bench, convert, doctor, imatrix, plan, quantize, recommend, run, show, synth
 
 app = typer.Typer(
     name="pintpot",
@@ -19,6 +19,7 @@ app.command("run")(run.run)
 app.command("show")(show.show)
 app.command("bench")(bench.bench)
 app.command("plan")(plan.plan)
+app.command("recommend")(recommend.recommend)
 app.command("convert")(convert.convert)
 app.command("imatrix")(imatrix.imatrix)
 app.command("doctor")(doctor.doctor)

@@ -1,8 +1,10 @@
-"""The flags of commands that load a model, named as llama.cpp names them."""
+"""The flags that commands share: of those that load a model, named as llama.cpp names them, and of those that
+plan for a machine."""
 
 from __future__ import annotations
 
 import re
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -13,6 +15,8 @@ from pintpot.errors import UsageError
 _SAMPLING = "Sampling"
 _OUTPUT = "Output"
 _MACHINE = "Machine"
+LIMITS = "Limits (default: chosen)"
+_DESCRIBED = "A machine in words (default: this one)"
 
 Model: TypeAlias = Annotated[
     str, typer.Argument(help="A GGUF file, or `demo` for the built-in model.", show_default=False)
@@ -177,6 +181,122 @@ CacheTypeV: TypeAlias = Annotated[
     str,
     typer.Option(
         "-ctv", "--cache-type-v", help="Type of cached values: f32, f16, q8_0.", rich_help_panel=_MACHINE
+    ),
+]
+
+
+# --- what is planned for
+class Engine(StrEnum):
+    PINTPOT = "pintpot"
+    LLAMA_CPP = "llama.cpp"
+
+
+PlanEngine: TypeAlias = Annotated[Engine, typer.Option("--engine", help="Whose placement and efficiency.")]
+LimitCtx: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "-c",
+        "--ctx-size",
+        min=1,
+        help="Context.",
+        show_default=False,
+        rich_help_panel=LIMITS,
+    ),
+]
+LimitCacheTypeK: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "-ctk",
+        "--cache-type-k",
+        show_default=False,
+        rich_help_panel=LIMITS,
+    ),
+]
+LimitCacheTypeV: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "-ctv",
+        "--cache-type-v",
+        show_default=False,
+        rich_help_panel=LIMITS,
+    ),
+]
+LimitGpuLayers: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "-ngl",
+        "--n-gpu-layers",
+        min=0,
+        help="Layers on the GPU.",
+        show_default=False,
+        rich_help_panel=LIMITS,
+    ),
+]
+LimitCpuMoe: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "-ncmoe",
+        "--n-cpu-moe",
+        min=0,
+        help="Experts of the first N layers stay in RAM.",
+        show_default=False,
+        rich_help_panel=LIMITS,
+    ),
+]
+LimitDepth: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--depth",
+        min=0,
+        help="Tokens in the context when speed is judged; default a share of it.",
+        show_default=False,
+        rich_help_panel=LIMITS,
+    ),
+]
+MachineGpu: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--gpu",
+        help='A card by name ("RTX 5060 Ti 16GB"), or none.',
+        show_default=False,
+        rich_help_panel=_DESCRIBED,
+    ),
+]
+MachineVram: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--vram",
+        help="Its memory, such as 8GiB.",
+        show_default=False,
+        rich_help_panel=_DESCRIBED,
+    ),
+]
+MachineRam: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--ram",
+        help="Memory, such as 32GiB.",
+        show_default=False,
+        rich_help_panel=_DESCRIBED,
+    ),
+]
+MachineRamBandwidth: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--ram-bandwidth",
+        help="Such as 60GB/s.",
+        show_default=False,
+        rich_help_panel=_DESCRIBED,
+    ),
+]
+MachineCores: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--cores",
+        min=1,
+        help="CPU cores.",
+        show_default=False,
+        rich_help_panel=_DESCRIBED,
     ),
 ]
 

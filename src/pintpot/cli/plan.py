@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pintpot.cli import options
+from pintpot.cli.machine import engine_profile, kv_type, read_hardware
+from pintpot.cli.options import Engine
 from pintpot.cli.plan_view import print_plan
 from pintpot.errors import UsageError
 
@@ -16,15 +19,6 @@ if TYPE_CHECKING:
     from pintpot.hardware.machine import Hardware
     from pintpot.planner.limits import Limits
     from pintpot.planner.plan import Plan
-    from pintpot.spec.cache import KVType
-
-_MACHINE = "A machine in words (default: this one)"
-_LIMITS = "Limits (default: chosen)"
-
-
-class Engine(StrEnum):
-    PINTPOT = "pintpot"
-    LLAMA_CPP = "llama.cpp"
 
 
 class ExportTool(StrEnum):
@@ -44,40 +38,11 @@ def plan(
             show_default=False,
         ),
     ],
-    ctx: Annotated[
-        int | None,
-        typer.Option("-c", "--ctx-size", min=1, help="Context.", show_default=False, rich_help_panel=_LIMITS),
-    ] = None,
-    cache_type_k: Annotated[
-        str | None,
-        typer.Option("-ctk", "--cache-type-k", show_default=False, rich_help_panel=_LIMITS),
-    ] = None,
-    cache_type_v: Annotated[
-        str | None,
-        typer.Option("-ctv", "--cache-type-v", show_default=False, rich_help_panel=_LIMITS),
-    ] = None,
-    n_gpu_layers: Annotated[
-        int | None,
-        typer.Option(
-            "-ngl",
-            "--n-gpu-layers",
-            min=0,
-            help="Layers on the GPU.",
-            show_default=False,
-            rich_help_panel=_LIMITS,
-        ),
-    ] = None,
-    n_cpu_moe: Annotated[
-        int | None,
-        typer.Option(
-            "-ncmoe",
-            "--n-cpu-moe",
-            min=0,
-            help="Experts of the first N layers stay in RAM.",
-            show_default=False,
-            rich_help_panel=_LIMITS,
-        ),
-    ] = None,
+    ctx: options.LimitCtx = None,
+    cache_type_k: options.LimitCacheTypeK = None,
+    cache_type_v: options.LimitCacheTypeV = None,
+    n_gpu_layers: options.LimitGpuLayers = None,
+    n_cpu_moe: options.LimitCpuMoe = None,
     override_tensor: Annotated[
         list[str] | None,
         typer.Option(
@@ -86,41 +51,16 @@ def plan(
             metavar="PATTERN=CPU|GPU",
             help="Where tensors lie whose name the regular expression finds (repeatable).",
             show_default=False,
-            rich_help_panel=_LIMITS,
+            rich_help_panel=options.LIMITS,
         ),
     ] = None,
-    depth: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Tokens in the context when speed is judged; default a quarter of it.",
-            show_default=False,
-            rich_help_panel=_LIMITS,
-        ),
-    ] = None,
-    gpu: Annotated[
-        str | None,
-        typer.Option(
-            help='A card by name ("RTX 5060 Ti 16GB"), or none.', show_default=False, rich_help_panel=_MACHINE
-        ),
-    ] = None,
-    vram: Annotated[
-        str | None,
-        typer.Option(help="Its memory, such as 8GiB.", show_default=False, rich_help_panel=_MACHINE),
-    ] = None,
-    ram: Annotated[
-        str | None,
-        typer.Option(help="Memory, such as 32GiB.", show_default=False, rich_help_panel=_MACHINE),
-    ] = None,
-    ram_bandwidth: Annotated[
-        str | None,
-        typer.Option(help="Such as 60GB/s.", show_default=False, rich_help_panel=_MACHINE),
-    ] = None,
-    cores: Annotated[
-        int | None,
-        typer.Option(min=1, help="CPU cores.", show_default=False, rich_help_panel=_MACHINE),
-    ] = None,
-    engine: Annotated[Engine, typer.Option(help="Whose placement and efficiency.")] = Engine.PINTPOT,
+    depth: options.LimitDepth = None,
+    gpu: options.MachineGpu = None,
+    vram: options.MachineVram = None,
+    ram: options.MachineRam = None,
+    ram_bandwidth: options.MachineRamBandwidth = None,
+    cores: options.MachineCores = None,
+    engine: options.PlanEngine = Engine.PINTPOT,
     export_as: Annotated[
         ExportTool | None,
         typer.Option("--as", help="Print the settings of this tool instead.", show_default=False),
@@ -135,14 +75,14 @@ def plan(
 
     limits = Limits(
         ctx_tokens=ctx,
-        type_k=_kv_type("-ctk", cache_type_k),
-        type_v=_kv_type("-ctv", cache_type_v),
+        type_k=kv_type("-ctk", cache_type_k),
+        type_v=kv_type("-ctv", cache_type_v),
         n_gpu_layers=n_gpu_layers,
         n_cpu_moe=n_cpu_moe,
         override_tensors=parse_tensor_rules(override_tensor or ()),
         depth_tokens=depth,
     )
-    hardware = _hardware(gpu, vram, ram, ram_bandwidth, cores)
+    hardware = read_hardware(gpu, vram, ram, ram_bandwidth, cores)
     found = _plan(model, hardware, limits, Engine.LLAMA_CPP if export_as else engine)
     if export_as is not None:
         from pintpot.planner.export import Tool, export
@@ -154,27 +94,12 @@ def plan(
         print_plan(found)
 
 
-def _hardware(
-    gpu: str | None, vram: str | None, ram: str | None, ram_bandwidth: str | None, cores: int | None
-) -> Hardware:
-    from pintpot.hardware.bandwidth import recall, with_measured
-    from pintpot.hardware.probe import probe
-    from pintpot.hardware.words import describe
-
-    here = probe()
-    here = with_measured(here, recall(here.cpu, here.memory))
-    if all(word is None for word in (gpu, vram, ram, ram_bandwidth, cores)):
-        return here
-    return describe(gpu, vram, ram, ram_bandwidth, cores, here)
-
-
 def _plan(model: str, hardware: Hardware, limits: Limits, engine: Engine) -> Plan:
     from pintpot.planner.plan import plan_entry, plan_file
-    from pintpot.planner.profile import LLAMA_CPP, PINTPOT
     from pintpot.store import catalog
     from pintpot.store.hub import Hub, HubModel
 
-    profile = PINTPOT if engine is Engine.PINTPOT else LLAMA_CPP
+    profile = engine_profile(engine)
     if model == "demo" or model.endswith(".gguf") or Path(model).exists():
         from pintpot.gguf import GGUFFile
         from pintpot.store.resolve import resolve_model
@@ -185,14 +110,3 @@ def _plan(model: str, hardware: Hardware, limits: Limits, engine: Engine) -> Pla
         return plan_file(header, hardware, limits, profile, quant=found, repo=online.repo)
     entry, quant = catalog.find(model)
     return plan_entry(entry, quant or "Q4_K_M", hardware, limits, profile)
-
-
-def _kv_type(flag: str, name: str | None) -> KVType | None:
-    from pintpot.spec.cache import KVType
-
-    if name is None:
-        return None
-    try:
-        return KVType(name.lower())
-    except ValueError:
-        raise UsageError(f"{flag} {name}: expected {', '.join(KVType)}") from None

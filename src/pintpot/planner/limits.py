@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from pintpot.errors import UsageError
+from pintpot.hardware.machine import Hardware
 from pintpot.spec.cache import KVType
 
 MIB = 1 << 20
@@ -74,3 +75,15 @@ class Limits:
     def with_ctx(self, ctx_tokens: int) -> Limits:
         """The same limits for another context."""
         return replace(self, ctx_tokens=ctx_tokens)
+
+    def usable_vram(self, hardware: Hardware) -> int:
+        """Bytes that may be used of the first GPU; 0 without one."""
+        if not hardware.gpus:
+            return 0
+        free = hardware.gpus[0].vram_free_bytes - self.vram_headroom_bytes
+        return max(0, free if self.vram_bytes is None else min(free, self.vram_bytes))
+
+    def usable_ram(self, hardware: Hardware) -> int:
+        """Bytes that may be used of what is available."""
+        free = hardware.memory.available_bytes - self.ram_headroom_bytes
+        return max(0, free if self.ram_bytes is None else min(free, self.ram_bytes))

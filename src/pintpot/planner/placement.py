@@ -8,6 +8,7 @@ the model move to the CPU with their caches. The context is never cut behind the
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -83,15 +84,11 @@ class Problem:
     @property
     def vram_bytes(self) -> int:
         """What may be used of the first GPU; 0 without one."""
-        if not self.hardware.gpus:
-            return 0
-        free = self.hardware.gpus[0].vram_free_bytes - self.limits.vram_headroom_bytes
-        return max(0, free if self.limits.vram_bytes is None else min(free, self.limits.vram_bytes))
+        return self.limits.usable_vram(self.hardware)
 
     @property
     def ram_bytes(self) -> int:
-        free = self.hardware.memory.available_bytes - self.limits.ram_headroom_bytes
-        return max(0, free if self.limits.ram_bytes is None else min(free, self.limits.ram_bytes))
+        return self.limits.usable_ram(self.hardware)
 
     @property
     def ctx_tokens(self) -> int:
@@ -187,8 +184,9 @@ def _fixed_bytes(problem: Problem, settings: CacheSettings, n_gpu_layers: int) -
 def _with_gpu(problem: Problem, settings: CacheSettings, steps: tuple[str, ...]) -> Solution:
     n_layer = problem.spec.n_layer
     wanted = n_layer if problem.limits.n_gpu_layers is None else min(problem.limits.n_gpu_layers, n_layer)
-    n_gpu = next(
-        (n for n in range(wanted, 0, -1) if _fixed_bytes(problem, settings, n) <= problem.vram_bytes), 0
+    # Every layer takes more, so the most that fits is found by halving.
+    n_gpu = bisect_right(
+        range(1, wanted + 1), problem.vram_bytes, key=lambda n: _fixed_bytes(problem, settings, n)
     )
     if n_gpu < wanted:
         steps = (*steps, f"{n_layer - n_gpu} of {n_layer} layers are computed by the CPU")

@@ -12,10 +12,11 @@ from pintpot.gguf import GGUFFile
 from pintpot.hardware.machine import Hardware
 from pintpot.planner import quality
 from pintpot.planner.advice import Advice, OtherFormat, advise
+from pintpot.planner.counted import spec_of
 from pintpot.planner.limits import Limits
 from pintpot.planner.memory import ModelBytes, TensorSize, weigh, weigh_file
 from pintpot.planner.placement import DoesNotFitError, Problem, Solution, solve, solve_or_none
-from pintpot.planner.profile import EngineProfile
+from pintpot.planner.profile import LLAMA_CPP, PINTPOT, EngineProfile
 from pintpot.planner.quality import quality_class
 from pintpot.spec import ModelSpec
 from pintpot.store.catalog import Entry
@@ -135,17 +136,18 @@ def plan_file(
 def plan_entry(entry: Entry, quant: str, hardware: Hardware, limits: Limits, profile: EngineProfile) -> Plan:
     """The plan of a model of the catalog in the format `quant`.
 
-    Raises DoesNotFitError, which names what would make it fit; UsageError for a model whose layers this
-    version cannot count.
+    Raises DoesNotFitError, which names what would make it fit; UsageError for a model that
+    the engine of `profile` does not run.
     """
-    if not entry.runnable:
+    if not entry.runnable and profile.name == PINTPOT.name:
         raise UsageError(
-            f"{entry.name}: its architecture {entry.arch} is not one this version can plan for yet"
+            f"{entry.name}: pintpot does not run its architecture {entry.arch} yet; "
+            f"--engine {LLAMA_CPP.name} plans for it"
         )
-    spec = entry.spec()
+    spec = spec_of(entry)
 
     def problem_of(quant: str) -> Problem:
-        return Problem(spec, _weigh(entry, spec, quant, limits), hardware, limits, profile)
+        return Problem(spec, weigh_entry(entry, spec, quant, limits), hardware, limits, profile)
 
     problems = {q: problem_of(q) for q in QUANTS}
     others = tuple(OtherFormat(q, p, solve_or_none(p)) for q, p in problems.items())
@@ -173,7 +175,8 @@ def _solve(problem: Problem, others: Sequence[OtherFormat]) -> Solution:
         raise DoesNotFitError(f"{error}; {hint}") from error
 
 
-def _weigh(entry: Entry, spec: ModelSpec, quant: str, limits: Limits) -> ModelBytes:
+def weigh_entry(entry: Entry, spec: ModelSpec, quant: str, limits: Limits) -> ModelBytes:
+    """The weights of a model of the catalog in the format `quant`, sorted as the rules of `limits` say."""
     shapes = dict(entry.tensors())
     sizes = [TensorSize(name, nbytes, prod(shapes[name])) for name, nbytes in entry.tensor_bytes(quant)]
     return weigh(spec, sizes, limits.override_tensors)
