@@ -46,16 +46,16 @@ CANDIDATES: Final = (
 # that every layer has, for one layer of a model of one layer (that is, measured times layers). Measured on
 # the demo model at Q3_K: `python -m benchmarks.quantize_sensitivity`.
 SENSITIVITY: Final = {
-    Role.HEAD: 0.82,
-    Role.TOKEN_EMBD: 0.40,
-    Role.ATTN_Q: 0.20,
-    Role.ATTN_K: 0.20,
-    Role.ATTN_V: 0.64,
-    Role.ATTN_OUTPUT: 0.72,
-    Role.FFN_GATE: 0.28,
-    Role.FFN_UP: 0.22,
-    Role.FFN_DOWN: 0.50,
-    Role.OTHER: 0.64,
+    Role.HEAD: 1.66,
+    Role.TOKEN_EMBD: 0.55,
+    Role.ATTN_Q: 0.48,
+    Role.ATTN_K: 0.48,
+    Role.ATTN_V: 1.88,
+    Role.ATTN_OUTPUT: 1.97,
+    Role.FFN_GATE: 0.98,
+    Role.FFN_UP: 0.82,
+    Role.FFN_DOWN: 2.01,
+    Role.OTHER: 1.88,
 }
 PER_MODEL: Final = frozenset({Role.HEAD, Role.TOKEN_EMBD})
 
