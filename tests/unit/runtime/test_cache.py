@@ -120,7 +120,7 @@ def test_recurrent_state_keeps_all_or_nothing():
 def test_sizes_in_bytes():
     kv = KVLayout(2, 100, 2, 64, 32, KVType.F16, KVType.Q8_0)
     assert kv.token_bytes == 2 * (64 * 2 + 34)
-    assert kv.nbytes == 2 * 100 * kv.token_bytes
+    assert kv.nbytes == 2 * 128 * kv.token_bytes  # in blocks of 64 tokens
     assert DeltaStateLayout(3, 4, 16, 8, 64, 4).nbytes == 4 * 3 * (3 * 64 + 4 * 16 * 8)
 
 
