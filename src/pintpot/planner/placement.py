@@ -27,7 +27,7 @@ from pintpot.planner.memory import (
 )
 from pintpot.planner.profile import EngineProfile
 from pintpot.planner.speed import Placement, Rates, TokenTime, decode, expert_seconds, prefill_tokens_s, rates
-from pintpot.quantization.budget import Option, choose
+from pintpot.knapsack import Option, choose
 from pintpot.spec import AttentionLayer, ModelSpec
 from pintpot.spec.cache import KVType
 
