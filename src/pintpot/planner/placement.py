@@ -15,6 +15,7 @@ from typing import Final
 
 from pintpot.errors import PintpotError
 from pintpot.hardware.machine import Hardware
+from pintpot.knapsack import Option, choose
 from pintpot.planner.limits import Limits
 from pintpot.planner.memory import (
     CacheBytes,
@@ -27,7 +28,6 @@ from pintpot.planner.memory import (
 )
 from pintpot.planner.profile import EngineProfile
 from pintpot.planner.speed import Placement, Rates, TokenTime, decode, expert_seconds, prefill_tokens_s, rates
-from pintpot.knapsack import Option, choose
 from pintpot.spec import AttentionLayer, ModelSpec
 from pintpot.spec.cache import KVType
 
@@ -261,7 +261,8 @@ def _build(
 
 def _usage(problem: Problem, settings: CacheSettings, placement: Placement) -> tuple[Usage, Usage]:
     """(VRAM, RAM) of a placement. Embeddings are looked up in RAM; a tied one is also where the head is."""
-    model, cache = problem.model, cache_bytes(problem.spec, settings)
+    model = problem.model
+    cache = cache_bytes(problem.spec, settings, problem.profile.cache_steps)
     buffers = step_bytes(problem.spec, settings.n_batch)
     on_gpu = placement.dense_on_gpu
     any_gpu = placement.n_gpu_layers > 0
