@@ -12,8 +12,10 @@ does.
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final, Generic, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -116,9 +118,30 @@ def _undominated(found: Sequence[P]) -> list[P]:
     return kept
 
 
+class Savings(Generic[T]):
+    """What the relaxation saves for every budget: no choice saves more over the smallest options."""
+
+    def __init__(self, groups: Sequence[Sequence[Option[T]]]) -> None:
+        hulls = _hulls(groups)
+        steps = sorted(
+            (-_gain(hull, k), hull[k + 1].nbytes - hull[k].nbytes)
+            for hull in hulls
+            for k in range(len(hull) - 1)
+        )
+        self._gains = [-gain for gain, _ in steps]
+        self._nbytes = list(accumulate((nbytes for _, nbytes in steps), initial=0))
+        self._saved = list(accumulate((-gain * nbytes for gain, nbytes in steps), initial=0.0))
+
+    def within(self, extra_bytes: int) -> float:
+        """Cost saved at most by `extra_bytes` more than the smallest options take."""
+        k = bisect_right(self._nbytes, extra_bytes) - 1
+        rest = (extra_bytes - self._nbytes[k]) * self._gains[k] if k < len(self._gains) else 0.0
+        return self._saved[k] + rest
+
+
 def relaxed(groups: Sequence[Sequence[Option[T]]], budget_bytes: int) -> Choice[T]:
     """The relaxation's choice, rounded down and filled up: as `choose`, for instances of any size."""
-    hulls = [_lower_hull(options) for options in groups]
+    hulls = _hulls(groups)
     at = [0] * len(hulls)
     left = budget_bytes - sum(hull[0].nbytes for hull in hulls)
     cost = sum(hull[0].cost for hull in hulls)
@@ -147,6 +170,14 @@ def relaxed(groups: Sequence[Sequence[Option[T]]], budget_bytes: int) -> Choice[
 def _gain(hull: Sequence[Option[T]], k: int) -> float:
     """Cost saved per byte by the step from option k to the next."""
     return (hull[k].cost - hull[k + 1].cost) / (hull[k + 1].nbytes - hull[k].nbytes)
+
+
+def _hulls(groups: Sequence[Sequence[Option[T]]]) -> list[list[Option[T]]]:
+    known: dict[int, list[Option[T]]] = {}  # groups are often one and the same
+    for options in groups:
+        if id(options) not in known:
+            known[id(options)] = _lower_hull(options)
+    return [known[id(options)] for options in groups]
 
 
 def _lower_hull(options: Sequence[Option[T]]) -> list[Option[T]]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pintpot.knapsack import Option, choose, relaxed
+from pintpot.knapsack import Option, Savings, choose, least_bytes, relaxed
 
 options = st.builds(Option, st.just(0), st.integers(1, 40), st.floats(0, 10))
 instances = st.lists(st.lists(options, min_size=1, max_size=4), min_size=1, max_size=5)
@@ -45,6 +45,16 @@ def test_small_instances_are_solved_exactly(groups: list[list[Option]], budget: 
     assert all(o in list(options) for o, options in zip(choice.options, groups, strict=True))
     assert choice.cost == pytest.approx(best)
     assert choice.bound == pytest.approx(best)
+
+
+@given(groups=instances, extra=st.integers(0, 200))
+def test_no_choice_saves_more_than_the_relaxation(groups: list[list[Option]], extra: int) -> None:
+    least = least_bytes(groups)
+    smallest = best_cost(groups, least)
+    best = best_cost(groups, least + extra)
+    assert smallest is not None
+    assert best is not None
+    assert smallest - best <= Savings(groups).within(extra) + 1e-9
 
 
 def test_many_groups_of_few_sizes_are_exact() -> None:

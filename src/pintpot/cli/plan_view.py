@@ -44,7 +44,7 @@ def print_plan(plan: Plan) -> None:
         _bar(console, f"VRAM  {escape(name)}", s.vram, p.vram_bytes)
     _bar(console, f"RAM   {escape(p.hardware.cpu.name)}", s.ram, p.ram_bytes)
     for step in s.steps:
-        console.print(f"  to fit, {step}")
+        console.print(f"  gave way: {step}")
     n_layer = p.spec.n_layer
     if p.hardware.gpus:
         experts = _experts(s.placement.resident, [layer.n_expert for layer in p.model.layers])
