@@ -56,6 +56,7 @@ def print_plan(plan: Plan) -> None:
     console.print(
         f"RAM bandwidth {p.hardware.ram_bandwidth_bytes_s / 1e9:.0f} GB/s ({p.hardware.ram_bandwidth_source})"
     )
+    console.print(f"speeds: {p.profile.calibration}")
     _contexts(console, plan.contexts)
     _formats(console, plan.quants)
     _advice(console, plan.advice)

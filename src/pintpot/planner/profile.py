@@ -33,6 +33,7 @@ class EngineProfile:
     hit_exponent: float = 1.0  # see `hit_share`; 1: experts are equally likely
     cache_steps: CacheSteps | None = None  # None: as this project's engine allocates
     source: Mapping[str, str] = field(default_factory=dict)
+    calibration: str = "not calibrated: `pintpot bench` measures this machine"
 
     def hit_share(self, resident: float) -> float:
         """Share of routed experts found in VRAM when the likeliest `resident` share of them is there.
