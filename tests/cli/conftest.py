@@ -31,8 +31,9 @@ class Result:
 
 
 @pytest.fixture
-def pintpot(capfd, monkeypatch):
+def pintpot(capfd, monkeypatch, tmp_path):
     """A function that runs `pintpot ARGS...` in this process, on the real streams."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # what is learnt here is kept here
 
     def call(*args):
         monkeypatch.setattr(sys, "argv", ["pintpot", *map(str, args)])

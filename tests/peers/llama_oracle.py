@@ -60,7 +60,15 @@ class _ContextParams(ctypes.Structure):
         ("cb_eval_user_data", ctypes.c_void_p),
         ("type_k", ctypes.c_int32),
         ("type_v", ctypes.c_int32),
-        ("rest", ctypes.c_uint8 * (_ROOM - 112)),
+        ("abort_callback", ctypes.c_void_p),
+        ("abort_callback_data", ctypes.c_void_p),
+        ("newer", ctypes.c_uint64),  # in the wheel, not in llama.h of llama-cpp-python 0.3.36; zero
+        ("embeddings", ctypes.c_bool),
+        ("offload_kqv", ctypes.c_bool),
+        ("no_perf", ctypes.c_bool),
+        ("op_offload", ctypes.c_bool),
+        ("swa_full", ctypes.c_bool),
+        ("rest", ctypes.c_uint8 * (_ROOM - 141)),
     )
 
 
@@ -79,11 +87,15 @@ class _Batch(ctypes.Structure):
 _LOG_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 
 
-def _silence(_level: int, _text: bytes, _data: int | None) -> None:
-    """llama.cpp's log goes nowhere; errors show as null handles."""
+_log: list[str] = []  # what llama.cpp has said since the last model was opened
 
 
-_silent = _LOG_CALLBACK(_silence)
+def _keep(_level: int, text: bytes, _data: int | None) -> None:
+    """llama.cpp's log is not printed; errors show as null handles."""
+    _log.append(text.decode(errors="replace"))
+
+
+_keeper = _LOG_CALLBACK(_keep)
 
 
 def _library() -> ctypes.CDLL:
@@ -112,7 +124,7 @@ def _library() -> ctypes.CDLL:
     lib.llama_free.argtypes = [p]
     lib.llama_model_free.argtypes = [p]
     lib.llama_log_set.argtypes = [_LOG_CALLBACK, p]
-    lib.llama_log_set(_silent, None)
+    lib.llama_log_set(_keeper, None)
     lib.llama_backend_init()
     return lib
 
@@ -120,9 +132,11 @@ def _library() -> ctypes.CDLL:
 def _check_layout(model: _ModelParams, context: _ContextParams) -> None:
     found = (
         context.n_ctx, context.n_batch, context.n_ubatch, context.n_seq_max, context.flash_attn_type,
-        context.yarn_ext_factor, context.type_k, context.type_v,
+        context.yarn_ext_factor, context.type_k, context.type_v, context.embeddings, context.swa_full,
     )  # fmt: skip
-    if found != (512, 2048, 512, 1, -1, -1.0, TYPE_F16, TYPE_F16) or model.n_gpu_layers not in (-1, 999):
+    if found != (512, 2048, 512, 1, -1, -1.0, TYPE_F16, TYPE_F16, False, True) or (
+        model.n_gpu_layers not in (-1, 999)
+    ):
         raise RuntimeError(
             f"xllamacpp {xllamacpp.__version__} has another parameter layout than this harness knows "
             f"(read {found}, {model.n_gpu_layers}): adjust tests/peers/llama_oracle.py to its llama.h"
@@ -142,8 +156,11 @@ class LlamaCpp:
         n_ubatch: int = 512,
         n_threads: int = 1,
         eval_callback: int | None = None,
+        swa_full: bool = True,
     ) -> None:
-        """`eval_callback`: address of a `ggml_backend_sched_eval_callback`, which outlives this."""
+        """`eval_callback`: address of a `ggml_backend_sched_eval_callback`, which outlives this. `swa_full`:
+        sliding-window layers keep the whole context (llama.cpp's programs: false)."""
+        _log.clear()
         self._lib = _library()
         model_params = self._lib.llama_model_default_params()
         params = self._lib.llama_context_default_params()
@@ -157,12 +174,14 @@ class LlamaCpp:
         params.type_k = params.type_v = kv_type
         params.flash_attn_type = flash
         params.cb_eval = eval_callback
+        params.swa_full = swa_full
         self._context = self._lib.llama_init_from_model(self._model, params)
         if not self._context:
             raise RuntimeError(f"llama.cpp makes no context for {path}")
         self._vocab = self._lib.llama_model_get_vocab(self._model)
         self.n_vocab: int = self._lib.llama_vocab_n_tokens(self._vocab)
         self._past = 0
+        self.log = "".join(_log)
 
     def __enter__(self) -> LlamaCpp:
         return self

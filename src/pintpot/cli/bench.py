@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -13,6 +14,7 @@ from pintpot.errors import UsageError
 
 if TYPE_CHECKING:
     from pintpot.llm import LLM
+    from pintpot.planner.memory import CacheSettings
 
 
 class Test(NamedTuple):
@@ -61,6 +63,8 @@ def bench(
     and the median.
     """
     from pintpot.llm import load
+    from pintpot.planner.memory import CacheSettings
+    from pintpot.spec.cache import KVType
 
     prompts, gens, depths = _numbers("-p", n_prompt), _numbers("-n", n_gen), _numbers("-d", n_depth)
     tests = [
@@ -87,6 +91,7 @@ def bench(
         "cache_type_v": cache_type_v,
     }
     speeds = _measure(llm, tests, repetitions)
+    _remember(llm, tests, speeds, CacheSettings(ctx, KVType(cache_type_k), KVType(cache_type_v), batch_size))
     _print([facts | _row(test, samples) for test, samples in zip(tests, speeds, strict=True)], output)
 
 
@@ -121,6 +126,31 @@ def _measure(llm: LLM, tests: list[Test], repetitions: int) -> list[list[float]]
                 progress.advance(task)
             speeds.append(samples[1:])
     return speeds
+
+
+def _remember(llm: LLM, tests: list[Test], speeds: list[list[float]], settings: CacheSettings) -> None:
+    """Keeps the medians for `pintpot plan`, where the cache folder can be written."""
+    import statistics
+    from datetime import UTC, datetime
+
+    from pintpot.hardware.probe import probe
+    from pintpot.planner.calibration import describe_run, remember_runs
+
+    today = datetime.now(UTC).date().isoformat()
+    runs = [
+        describe_run(
+            llm.file,
+            settings,
+            today,
+            n_threads=llm.n_threads,
+            depth_tokens=test.depth + test.n // 2,
+            **{"prefill_s" if test.kind == "pp" else "decode_s": 1 / statistics.median(samples)},
+        )
+        for test, samples in zip(tests, speeds, strict=True)
+    ]
+    here = probe()
+    with contextlib.suppress(OSError):
+        remember_runs(here.cpu, here.memory, runs)
 
 
 def _facts(llm: LLM) -> dict[str, Any]:

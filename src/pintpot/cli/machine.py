@@ -28,11 +28,14 @@ def read_hardware(
     return describe(gpu, vram, ram, ram_bandwidth, cores, here)
 
 
-def engine_profile(engine: Engine) -> EngineProfile:
-    """The constants of an engine."""
+def engine_profile(engine: Engine, hardware: Hardware) -> EngineProfile:
+    """The constants of an engine; of this project's, as its runs on such a CPU and memory have shown them."""
+    from pintpot.planner.calibration import calibrate, recall_runs
     from pintpot.planner.profile import LLAMA_CPP, PINTPOT
 
-    return PINTPOT if engine is Engine.PINTPOT else LLAMA_CPP
+    if engine is Engine.LLAMA_CPP:
+        return LLAMA_CPP
+    return calibrate(PINTPOT, hardware, recall_runs(hardware.cpu, hardware.memory))
 
 
 def kv_type(flag: str, name: str | None) -> KVType | None:

@@ -99,7 +99,7 @@ def _plan(model: str, hardware: Hardware, limits: Limits, engine: Engine) -> Pla
     from pintpot.store import catalog
     from pintpot.store.hub import Hub, HubModel
 
-    profile = engine_profile(engine)
+    profile = engine_profile(engine, hardware)
     if model == "demo" or model.endswith(".gguf") or Path(model).exists():
         from pintpot.gguf import GGUFFile
         from pintpot.store.resolve import resolve_model

@@ -44,7 +44,7 @@ def print_plan(plan: Plan) -> None:
         _bar(console, f"VRAM  {escape(name)}", s.vram, p.vram_bytes)
     _bar(console, f"RAM   {escape(p.hardware.cpu.name)}", s.ram, p.ram_bytes)
     for step in s.steps:
-        console.print(f"  to fit, {step}")
+        console.print(f"  gave way: {step}")
     n_layer = p.spec.n_layer
     if p.hardware.gpus:
         experts = _experts(s.placement.resident, [layer.n_expert for layer in p.model.layers])
@@ -56,6 +56,7 @@ def print_plan(plan: Plan) -> None:
     console.print(
         f"RAM bandwidth {p.hardware.ram_bandwidth_bytes_s / 1e9:.0f} GB/s ({p.hardware.ram_bandwidth_source})"
     )
+    console.print(f"speeds: {p.profile.calibration}")
     _contexts(console, plan.contexts)
     _formats(console, plan.quants)
     _advice(console, plan.advice)

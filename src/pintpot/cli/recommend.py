@@ -80,7 +80,8 @@ def recommend(
         n_cpu_moe=n_cpu_moe,
         depth_tokens=depth,
     )
-    found = rank(catalog.entries(), hardware, limits, engine_profile(engine), OBJECTIVES[goal], top)
+    profile = engine_profile(engine, hardware)
+    found = rank(catalog.entries(), hardware, limits, profile, OBJECTIVES[goal], top)
     if json_output:
         typer.echo(json.dumps(found.to_json() | {"machine": _machine_json(hardware)}, indent=2))
     else:

@@ -6,11 +6,8 @@ Measuring takes native code and, for GPUs, torch, so the functions that do it ar
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import math
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -19,6 +16,7 @@ from typing import Any
 
 from pintpot.hardware.machine import CPU, GPU, Hardware, Memory
 from pintpot.store.folders import cache_dir
+from pintpot.store.remembered import read_machines, write_machines
 
 _FORMAT = 1
 
@@ -104,7 +102,7 @@ def machine_id(cpu: CPU, memory: Memory) -> str:
 
 def recall(cpu: CPU, memory: Memory, folder: Path | None = None) -> Measured | None:
     """What was measured on this machine before; None if nothing, or nothing usable, is remembered."""
-    entry = _read(folder).get(machine_id(cpu, memory))
+    entry = read_machines(_path(folder), _FORMAT).get(machine_id(cpu, memory))
     try:
         return None if entry is None else _from_json(entry)
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -113,10 +111,8 @@ def recall(cpu: CPU, memory: Memory, folder: Path | None = None) -> Measured | N
 
 def remember(cpu: CPU, memory: Memory, measured: Measured, folder: Path | None = None) -> Path:
     """Writes atomically, beside what is known of other machines. Raises OSError where it cannot."""
-    import tempfile  # slow to import, and rarely needed
-
     path = _path(folder)
-    machines = _read(folder)
+    machines = read_machines(path, _FORMAT)
     machines[machine_id(cpu, memory)] = {
         "cpu": cpu.name,
         "cores": cpu.cores,
@@ -128,17 +124,7 @@ def remember(cpu: CPU, memory: Memory, measured: Measured, folder: Path | None =
             for name, g in measured.gpus.items()
         },
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"format": _FORMAT, "machines": machines}, indent=2)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        raise
+    write_machines(path, _FORMAT, machines)
     return path
 
 
@@ -172,18 +158,6 @@ def _measured_gpu(gpu: GPU, measured: Measured) -> GPU:
 
 def _path(folder: Path | None) -> Path:
     return (folder or cache_dir()) / "bandwidth.json"
-
-
-def _read(folder: Path | None) -> dict[str, Any]:
-    """The machines of the file; none where it is absent, damaged or of another format."""
-    try:
-        data = json.loads(_path(folder).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if not isinstance(data, dict) or data.get("format") != _FORMAT:
-        return {}
-    machines = data.get("machines")
-    return machines if isinstance(machines, dict) else {}
 
 
 def _from_json(entry: dict[str, Any]) -> Measured:

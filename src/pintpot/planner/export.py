@@ -22,7 +22,7 @@ from pintpot.spec.cache import KVType
 
 # llama.cpp's own for --n-cpu-moe: every spelling of a routed expert tensor, shared-by-chunk ones included.
 EXPERT_TENSORS: Final = "ffn_(up|gate|down|gate_up)_(ch|)exps"
-_CLOSE_ENOUGH: Final = 0.98  # of the best speed: the plainer setting is worth more
+_CLOSE_ENOUGH: Final = 0.96  # of the best speed: the plainer setting is worth more
 _QUANTIZED: Final = (KVType.Q8_0,)
 
 

@@ -15,7 +15,7 @@ from typing import Final
 from pintpot.gguf import GGUFFile
 from pintpot.planner.limits import TensorRule, place_by_rules
 from pintpot.spec import AttentionLayer, DeltaNetLayer, DenseFFN, LayerSpec, ModelSpec, MoEFFN
-from pintpot.spec.cache import DeltaStateLayout, KVLayout, KVType, layer_layouts
+from pintpot.spec.cache import CacheSteps, DeltaStateLayout, KVLayout, KVType, layer_layouts
 from pintpot.spec.size import is_expert
 
 _LAYER: Final = re.compile(r"blk\.(\d+)\.")
@@ -206,8 +206,8 @@ class CacheBytes:
         return sum(self.kv) + sum(self.state)
 
 
-def cache_bytes(spec: ModelSpec, settings: CacheSettings) -> CacheBytes:
-    """What the caches of every layer take when allocated whole."""
+def cache_bytes(spec: ModelSpec, settings: CacheSettings, steps: CacheSteps | None = None) -> CacheBytes:
+    """What the caches of every layer take when allocated whole. `steps`: an engine's rounding; None: ours."""
     layouts = layer_layouts(
         spec,
         n_slots=settings.n_slots,
@@ -215,6 +215,7 @@ def cache_bytes(spec: ModelSpec, settings: CacheSettings) -> CacheBytes:
         n_batch=settings.n_batch,
         type_k=settings.type_k,
         type_v=settings.type_v,
+        steps=steps,
     )
     return CacheBytes(
         kv=tuple(layout.nbytes if isinstance(layout, KVLayout) else 0 for layout in layouts),

@@ -2,19 +2,21 @@
 
 In VRAM come first, in this order: every layer's dense weights, its cache, the output head and the buffers
 of a step. Routed experts get what is left, as slots in every layer or as whole layers, whichever is faster.
-What does not fit gives way in a stated order: a q8_0 cache, smaller batches, then layers from the front of
-the model move to the CPU with their caches. The context is never cut behind the user's back.
+What does not fit gives way in a stated order: smaller batches, then layers from the front of the model move
+to the CPU with their caches. That is done with an f16 and a q8_0 cache, and the faster taken. The context is
+never cut behind the user's back.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Final
 
 from pintpot.errors import PintpotError
 from pintpot.hardware.machine import Hardware
+from pintpot.knapsack import Option, Savings, choose
 from pintpot.planner.limits import Limits
 from pintpot.planner.memory import (
     CacheBytes,
@@ -27,13 +29,12 @@ from pintpot.planner.memory import (
 )
 from pintpot.planner.profile import EngineProfile
 from pintpot.planner.speed import Placement, Rates, TokenTime, decode, expert_seconds, prefill_tokens_s, rates
-from pintpot.quantization.budget import Option, choose
 from pintpot.spec import AttentionLayer, ModelSpec
 from pintpot.spec.cache import KVType
 
 DEFAULT_CTX_TOKENS: Final = 32_768
 GPU_CONTEXT_BYTES: Final = 400 << 20  # CUDA context, kernels and library workspaces: to be measured on a GPU
-PROCESS_BYTES: Final = 150 << 20  # the interpreter, its libraries and a tokenizer
+PROCESS_BYTES: Final = 80 << 20  # interpreter, libraries, tokenizer: 63 MiB (demo) to 80 (248K tokens), Linux
 _BATCHES: Final = (512, 256, 128)
 _Q8_BLOCK: Final = 32
 
@@ -101,14 +102,15 @@ class Problem:
 
 def solve(problem: Problem) -> Solution:
     """The fastest placement within the limits. Raises DoesNotFitError, which says what is missing."""
-    best: Solution | None = None
-    for settings, steps in _ladder(problem):
-        fixed = _fixed_bytes(problem, settings, problem.spec.n_layer)
-        if problem.vram_bytes and (fixed <= problem.vram_bytes or _last_rung(problem, settings)):
-            best = _with_gpu(problem, settings, steps)
-            break
-    if best is None:
-        best = _build(problem, _base_settings(problem), _all_on_cpu(problem.spec.n_layer), ())
+    found = [_on_cpu(problem, settings, steps) for settings, steps in _caches(problem)]
+    # Without a GPU the engine's own cache type is kept as long as it fits.
+    best = next((s for s in found if s.ram.total <= problem.ram_bytes), found[-1])
+    if problem.vram_bytes:
+        placed = [] if _forced(problem) else [best]
+        for settings, steps in _caches(problem):
+            placed += _with_gpu(problem, settings, steps, _least(problem, placed))
+        within = [s for s in placed if s.ram.total <= problem.ram_bytes]
+        best = min(within or placed or [best], key=lambda s: s.token.total)
     if best.ram.total > problem.ram_bytes:
         gib = 1 << 30
         raise DoesNotFitError(
@@ -127,6 +129,17 @@ def solve_or_none(problem: Problem) -> Solution | None:
         return None
 
 
+def _least(problem: Problem, placed: Sequence[Solution]) -> float:
+    """Seconds a token of the fastest that RAM holds."""
+    return min((s.token.total for s in placed if s.ram.total <= problem.ram_bytes), default=inf)
+
+
+def _forced(problem: Problem) -> bool:
+    """Whether flags say what lies on the GPU, faster or not."""
+    asked = problem.limits.n_gpu_layers is not None
+    return asked or any(layer.experts_on_gpu for layer in problem.model.layers)
+
+
 def _base_settings(problem: Problem) -> CacheSettings:
     limits = problem.limits
     return CacheSettings(
@@ -137,25 +150,30 @@ def _base_settings(problem: Problem) -> CacheSettings:
     )
 
 
-def _ladder(problem: Problem) -> Iterator[tuple[CacheSettings, tuple[str, ...]]]:
-    """Settings in the order in which they give way, each with what was given up so far."""
+def _caches(problem: Problem) -> Iterator[tuple[CacheSettings, tuple[str, ...]]]:
+    """Settings with each type of cache that may be chosen, and what of the wishes each gives up."""
     settings = _base_settings(problem)
-    steps: tuple[str, ...] = ()
-    yield settings, steps
+    yield settings, ()
     if problem.limits.type_k is None and problem.limits.type_v is None and q8_cache_fits(problem.spec):
-        settings = replace(settings, type_k=KVType.Q8_0, type_v=KVType.Q8_0)
-        steps = (*steps, "the cache becomes q8_0")
-        yield settings, steps
-    if problem.limits.n_batch is None:
-        for n_batch in _BATCHES[1:]:
-            settings = replace(settings, n_batch=n_batch)
-            steps = (*steps, f"prompts are read {n_batch} tokens at a time")
-            yield settings, steps
+        yield replace(settings, type_k=KVType.Q8_0, type_v=KVType.Q8_0), ("the cache becomes q8_0",)
 
 
-def _last_rung(problem: Problem, settings: CacheSettings) -> bool:
-    *_, (last, _) = _ladder(problem)
-    return settings == last
+def _smaller_batches(
+    problem: Problem, settings: CacheSettings, steps: tuple[str, ...]
+) -> tuple[CacheSettings, tuple[str, ...]]:
+    """The largest batch with which every layer fits; the smallest when none does."""
+    for n_batch in _BATCHES if problem.limits.n_batch is None else (settings.n_batch,):
+        smaller = replace(settings, n_batch=n_batch)
+        if _fixed_bytes(problem, smaller, _wanted_layers(problem)) <= problem.vram_bytes:
+            break
+    if smaller.n_batch < settings.n_batch:
+        steps = (*steps, f"prompts are read {smaller.n_batch} tokens at a time")
+    return smaller, steps
+
+
+def _wanted_layers(problem: Problem) -> int:
+    n_layer, asked = problem.spec.n_layer, problem.limits.n_gpu_layers
+    return n_layer if asked is None else min(asked, n_layer)
 
 
 def q8_cache_fits(spec: ModelSpec) -> bool:
@@ -181,51 +199,100 @@ def _fixed_bytes(problem: Problem, settings: CacheSettings, n_gpu_layers: int) -
     return _usage(problem, settings, placement)[0].total
 
 
-def _with_gpu(problem: Problem, settings: CacheSettings, steps: tuple[str, ...]) -> Solution:
+def _on_cpu(problem: Problem, settings: CacheSettings, steps: tuple[str, ...]) -> Solution:
+    return _build(problem, settings, _all_on_cpu(problem.spec.n_layer), steps)
+
+
+def _with_gpu(
+    problem: Problem, settings: CacheSettings, steps: tuple[str, ...], seconds: float
+) -> list[Solution]:
+    """Numbers of layers on the GPU, with the best experts for each, that take less than `seconds` a token.
+
+    What smaller batches free is for layers: experts get no more room than full batches would leave them, so
+    that a larger card, whose batches are full, has no fewer experts.
+    """
+    placed: list[Solution] = []
+    smaller, steps = _smaller_batches(problem, settings, steps)
     n_layer = problem.spec.n_layer
-    wanted = n_layer if problem.limits.n_gpu_layers is None else min(problem.limits.n_gpu_layers, n_layer)
-    # Every layer takes more, so the most that fits is found by halving.
-    n_gpu = bisect_right(
-        range(1, wanted + 1), problem.vram_bytes, key=lambda n: _fixed_bytes(problem, settings, n)
-    )
-    if n_gpu < wanted:
-        steps = (*steps, f"{n_layer - n_gpu} of {n_layer} layers are computed by the CPU")
-    if n_gpu == 0:
-        return _build(problem, settings, _all_on_cpu(n_layer), steps)
-    dense = _on_gpu(n_layer, n_gpu)
-    left = problem.vram_bytes - _fixed_bytes(problem, settings, n_gpu)
-    if not _pinned_fit(problem, dense, left):
+    freed = step_bytes(problem.spec, settings.n_batch) - step_bytes(problem.spec, smaller.n_batch)
+    fixed = {n: _fixed_bytes(problem, settings, n) for n in range(_wanted_layers(problem), 0, -1)}
+    room = {
+        n: max(0, problem.vram_bytes - nbytes)
+        for n, nbytes in fixed.items()
+        if nbytes - freed <= problem.vram_bytes
+    }
+    pinned = {n: left for n, left in room.items() if _pinned_fit(problem, _on_gpu(n_layer, n), left)}
+    if room and not pinned:
         problem = _without_pins(problem)
         steps = (*steps, "not all experts that -ot wants on the GPU are there")
-    candidates = [_resident(problem, dense, left, whole_layers=True)]
+    room = pinned or room
+    if _forced(problem):
+        room = dict(list(room.items())[:1])
+    ways = [_options(problem, whole_layers=True)]
     if problem.profile.per_expert:
-        candidates.append(_resident(problem, dense, left, whole_layers=False))
+        ways.append(_options(problem, whole_layers=False))
+    savings = Savings(ways[-1])
     head = not problem.model.head_in_ram
-    placed = [_build(problem, settings, Placement(dense, r, output_on_gpu=head), steps) for r in candidates]
-    return min(placed, key=lambda solution: solution.token.total)
+    for n_gpu, left in room.items():
+        dense = _on_gpu(n_layer, n_gpu)
+        if _least_seconds(problem, smaller, dense, ways[-1], savings.within(left)) >= seconds:
+            continue
+        on_cpu = f"{n_layer - n_gpu} of {n_layer} layers are computed by the CPU"
+        gave_way = (*steps, on_cpu) if n_gpu < _wanted_layers(problem) else steps
+        for options in ways:
+            resident = _resident(options, dense, left)
+            found = _build(problem, smaller, Placement(dense, resident, output_on_gpu=head), gave_way)
+            if found.ram.total <= problem.ram_bytes:
+                seconds = min(seconds, found.token.total)
+            placed.append(found)
+    return placed
 
 
-def _resident(
-    problem: Problem, dense_on_gpu: Sequence[bool], left: int, *, whole_layers: bool
-) -> tuple[int, ...]:
-    """Experts in VRAM per layer that save most time within `left` bytes."""
+def _least_seconds(
+    problem: Problem,
+    settings: CacheSettings,
+    dense: tuple[bool, ...],
+    options: Sequence[list[Option[int]]],
+    saved: float,
+) -> float:
+    """No placement of experts is faster when more than the fewest of them save at most `saved`."""
+    head = not problem.model.head_in_ram
+    fewest, most = (
+        tuple(several[end].kind if gpu else 0 for several, gpu in zip(options, dense, strict=True))
+        for end in (0, -1)
+    )
+    none = _token(problem, settings, Placement(dense, fewest, output_on_gpu=head)).total
+    return max(none - saved, _token(problem, settings, Placement(dense, most, output_on_gpu=head)).total)
+
+
+def _options(problem: Problem, *, whole_layers: bool) -> list[list[Option[int]]]:
+    """For every layer the numbers of its experts that may lie in VRAM, none first, and seconds for each."""
     rate = problem.rates
     kept_on_cpu = problem.limits.n_cpu_moe or 0
-    known: dict[tuple[LayerBytes, int], list[Option[int]]] = {}  # most layers are alike
+    alike: dict[tuple[LayerBytes, int], list[Option[int]]] = {}
     options = []
     for i, layer in enumerate(problem.model.layers):
         allowed = i >= kept_on_cpu if layer.experts_on_gpu is None else layer.experts_on_gpu
-        most = layer.n_expert if dense_on_gpu[i] and allowed else 0
-        if (layer, most) not in known:
+        most = layer.n_expert if allowed else 0
+        if (layer, most) not in alike:
             counts = (
                 [most] if layer.experts_on_gpu else sorted({0, most}) if whole_layers else range(most + 1)
             )
-            known[layer, most] = [
+            alike[layer, most] = [
                 Option(n, n * layer.expert, expert_seconds(layer, n, rate, problem.profile)[0])
                 for n in counts
             ]
-        options.append(known[layer, most])
-    return tuple(option.kind for option in choose(options, left).options)
+        options.append(alike[layer, most])
+    return options
+
+
+def _resident(
+    options: Sequence[list[Option[int]]], dense_on_gpu: Sequence[bool], left: int
+) -> tuple[int, ...]:
+    """Experts in VRAM per layer that save most time within `left` bytes."""
+    none = [Option(0, 0, 0.0)]
+    possible = [several if gpu else none for several, gpu in zip(options, dense_on_gpu, strict=True)]
+    return tuple(option.kind for option in choose(possible, left).options)
 
 
 def _pinned_fit(problem: Problem, dense_on_gpu: Sequence[bool], left: int) -> bool:
@@ -251,17 +318,25 @@ def _build(
     problem: Problem, settings: CacheSettings, placement: Placement, steps: tuple[str, ...]
 ) -> Solution:
     vram, ram = _usage(problem, settings, placement)
-    depth = problem.limits.depth_tokens
-    depth = settings.ctx_tokens // 4 if depth is None else min(depth, settings.ctx_tokens)
-    reads = cache_read_bytes(problem.spec, settings, depth)
-    token = decode(problem.model, reads, placement, problem.rates, problem.profile)
+    token = _token(problem, settings, placement)
     prefill = prefill_tokens_s(problem.model, placement, problem.rates, settings.n_batch, problem.profile)
-    return Solution(settings, placement, vram, ram, token, prefill, depth, steps)
+    return Solution(settings, placement, vram, ram, token, prefill, _depth(problem, settings), steps)
+
+
+def _depth(problem: Problem, settings: CacheSettings) -> int:
+    depth = problem.limits.depth_tokens
+    return settings.ctx_tokens // 4 if depth is None else min(depth, settings.ctx_tokens)
+
+
+def _token(problem: Problem, settings: CacheSettings, placement: Placement) -> TokenTime:
+    reads = cache_read_bytes(problem.spec, settings, _depth(problem, settings))
+    return decode(problem.model, reads, placement, problem.rates, problem.profile)
 
 
 def _usage(problem: Problem, settings: CacheSettings, placement: Placement) -> tuple[Usage, Usage]:
     """(VRAM, RAM) of a placement. Embeddings are looked up in RAM; a tied one is also where the head is."""
-    model, cache = problem.model, cache_bytes(problem.spec, settings)
+    model = problem.model
+    cache = cache_bytes(problem.spec, settings, problem.profile.cache_steps)
     buffers = step_bytes(problem.spec, settings.n_batch)
     on_gpu = placement.dense_on_gpu
     any_gpu = placement.n_gpu_layers > 0

@@ -80,6 +80,7 @@ class Plan:
             "bottleneck": s.token.bottleneck,
             "ram_bandwidth_bytes_s": p.hardware.ram_bandwidth_bytes_s,
             "ram_bandwidth_source": p.hardware.ram_bandwidth_source,
+            "calibration": p.profile.calibration,
             "contexts": [_alternative_json(a) for a in self.contexts],
             "quants": [
                 _alternative_json(f) | {"bits_per_weight": f.bits_per_weight, "quality": f.quality}

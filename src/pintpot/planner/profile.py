@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
+from pintpot.spec.cache import CacheSteps
+
 
 @dataclass(frozen=True, slots=True)
 class EngineProfile:
@@ -29,7 +31,9 @@ class EngineProfile:
     gpu_layer_s: float  # launches of one layer on the GPU
     handoff_s: float  # a layer whose experts are computed on both sides: to the CPU and back
     hit_exponent: float = 1.0  # see `hit_share`; 1: experts are equally likely
+    cache_steps: CacheSteps | None = None  # None: as this project's engine allocates
     source: Mapping[str, str] = field(default_factory=dict)
+    calibration: str = "not calibrated: `pintpot bench` measures this machine"
 
     def hit_share(self, resident: float) -> float:
         """Share of routed experts found in VRAM when the likeliest `resident` share of them is there.
@@ -78,8 +82,10 @@ LLAMA_CPP: Final = EngineProfile(
     cpu_layer_s=100e-6,
     gpu_layer_s=60e-6,
     handoff_s=100e-6,
+    cache_steps=CacheSteps(ctx_tokens=256, window_tokens=256),
     source=MappingProxyType(
         {
+            "cache_steps": "n_ctx: llama-context.cpp; window + n_ubatch: llama-kv-cache-iswa.cpp",
             "core_bytes_s": "Zen 5, Q4_K experts: 30 GB/s on two cores less their barriers",
         }
     ),

@@ -10,7 +10,6 @@ from pintpot.spec.layers import AttentionLayer, DeltaNetLayer
 from pintpot.spec.model import ModelSpec
 
 BLOCK_TOKENS: Final = 64  # of a cache; csrc/kv_cache.h
-_RING_STEP: Final = 32  # ring capacities are rounded up to this
 
 
 class KVType(StrEnum):
@@ -45,8 +44,15 @@ class KVLayout:
     @property
     def nbytes(self) -> int:
         """Bytes of all slots, which are allocated in blocks of tokens."""
-        tokens = -(-self.capacity // BLOCK_TOKENS) * BLOCK_TOKENS
-        return int(self.n_slots * tokens * self.token_bytes)
+        return int(self.n_slots * _round_up(self.capacity, BLOCK_TOKENS) * self.token_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSteps:
+    """Multiples, in tokens, to which an engine rounds up the context and the room of a sliding window."""
+
+    ctx_tokens: int = 1
+    window_tokens: int = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +83,16 @@ def layer_layouts(
     n_batch: int,
     type_k: KVType = KVType.F16,
     type_v: KVType = KVType.F16,
+    steps: CacheSteps | None = None,
 ) -> list[KVLayout | DeltaStateLayout | None]:
     """What each layer keeps; None for one that reads another layer's cache.
 
     A sliding-window layer keeps a ring of window + n_batch tokens (rounded up), never more than the context:
-    enough for `n_batch` new tokens to be written before the oldest of them attends to its window.
+    enough for `n_batch` new tokens to be written before the oldest of them attends to its window. `steps` are
+    another engine's rounding; None: this one's.
     """
+    steps = steps or CacheSteps()
+    ctx_tokens = _round_up(ctx_tokens, steps.ctx_tokens)
     layouts: list[KVLayout | DeltaStateLayout | None] = []
     for i, layer in enumerate(spec.layers):
         match layer.mixer:
@@ -91,8 +101,7 @@ def layer_layouts(
             case AttentionLayer() as a:
                 capacity = ctx_tokens
                 if a.window is not None:
-                    ring = -(-(a.window + n_batch) // _RING_STEP) * _RING_STEP
-                    capacity = min(ctx_tokens, ring)
+                    capacity = min(ctx_tokens, _round_up(a.window + n_batch, steps.window_tokens))
                 layouts.append(
                     KVLayout(n_slots, capacity, a.n_head_kv, a.head_dim_k, a.head_dim_v, type_k, type_v)
                 )
@@ -103,3 +112,7 @@ def layer_layouts(
                     )
                 )
     return layouts
+
+
+def _round_up(tokens: int, step: int) -> int:
+    return -(-tokens // step) * step

@@ -43,7 +43,7 @@ def test_llama_cpp_settings_reproduce_the_placement() -> None:
     assert [r == 0 for r in resident] == [i < n for i in range(40)]
     one_less = replace(again, limits=replace(again.limits, n_cpu_moe=n - 1))
     assert solve(one_less).placement.resident.count(0) >= n  # no more layers fit
-    assert solve(again).token.tokens_s >= 0.98 * exported.solution.token.tokens_s
+    assert solve(again).token.tokens_s > 0.95 * exported.solution.token.tokens_s
 
 
 def test_a_quantized_value_cache_turns_flash_attention_on() -> None:
@@ -112,8 +112,9 @@ def test_rules_come_first_and_only_llama_cpp_has_them() -> None:
 
 
 def test_lm_studio_counts_layers_and_explains_where_to_start() -> None:
-    text = export(plan(quant="Q6_K", ctx_tokens=131_072), Tool.LM_STUDIO)
-    n = int(flags(export(plan(quant="Q6_K", ctx_tokens=131_072), Tool.LLAMA_CPP))["--n-cpu-moe"])
+    planned = plan(quant="Q6_K", ctx_tokens=131_072, type_k=KVType.F16, type_v=KVType.F16)
+    text = export(planned, Tool.LM_STUDIO)
+    n = int(flags(export(planned, Tool.LLAMA_CPP))["--n-cpu-moe"])
     assert re.search(rf"force MoE weights onto CPU +{n}\n", text)
     assert re.search(r"GPU Offload +40 of 40 layers", text)
     assert "start between 20 and 35" in " ".join(text.replace("#", " ").split())

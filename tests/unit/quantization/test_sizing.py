@@ -79,7 +79,7 @@ def test_options_grow_in_bytes_and_lose_less(tmp_path: Path, quantizer: Quantize
             assert {o.kind for o in cost.options} == set(CANDIDATES)
         worst, best = cost.options[0], cost.options[-1]
         assert best.nbytes > worst.nbytes
-        assert best.error < worst.error
+        assert best.cost < worst.cost
 
 
 def test_the_file_fits_and_says_what_it_is(tmp_path: Path) -> None:
