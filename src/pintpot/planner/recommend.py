@@ -26,12 +26,13 @@ from pintpot.hardware.machine import Hardware
 from pintpot.planner.bounds import least_weights_bytes, most_tokens_s
 from pintpot.planner.counted import spec_of
 from pintpot.planner.limits import Limits
-from pintpot.planner.placement import DoesNotFitError, Problem, Solution, solve
+from pintpot.planner.placement import DoesNotFitError, Problem, Solution, q8_cache_fits, solve
 from pintpot.planner.plan import CONTEXTS, weigh_entry
 from pintpot.planner.profile import LLAMA_CPP, EngineProfile
 from pintpot.planner.speed import rates
 from pintpot.planner.worth import format_share, model_worth, months
 from pintpot.spec import ModelSpec
+from pintpot.spec.cache import KVType
 from pintpot.store.catalog import Entry
 
 GIB: Final = 1 << 30
@@ -353,6 +354,8 @@ class _Search:
         _, entry, quant = min(sized, key=lambda item: item[0])
         spec = spec_of(entry)
         everything = replace(self.limits, vram_bytes=0, ram_bytes=None)
+        if everything.type_k is None and everything.type_v is None and q8_cache_fits(spec):
+            everything = replace(everything, type_k=KVType.Q8_0, type_v=KVType.Q8_0)  # what gives way to fit
         memory = replace(self.hardware.memory, available_bytes=1 << 60)
         hardware = replace(self.hardware, memory=memory)
         profile = self.profile if entry.runnable else LLAMA_CPP
