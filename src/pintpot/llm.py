@@ -20,20 +20,19 @@ import numpy.typing as npt
 from pintpot.errors import TemplateError, UsageError
 from pintpot.gguf import GGUFFile
 from pintpot.hardware.cpu import default_threads
+from pintpot.runtime.cache import largest_context
 from pintpot.runtime.engine import Engine, FinishReason, Request, Timings
 from pintpot.runtime.engine import Sequence as EngineSequence
 from pintpot.runtime.loader import load_model
 from pintpot.runtime.sampler import SamplingParams, TokenLogprob
 from pintpot.spec import ModelSpec, measure
-from pintpot.spec.cache import KVType
+from pintpot.spec.cache import KVType, default_context
 from pintpot.store.resolve import resolve_model
 from pintpot.tokenizer import ChatTemplate, Tokenizer
 
 F32: TypeAlias = npt.NDArray[np.float32]
 Message: TypeAlias = Mapping[str, Any]
 
-# Memory for keys and values is touched only as it fills, so that a generous context costs nothing unused.
-DEFAULT_CTX_TOKENS = 32_768
 MAX_THREADS = 1024
 MAX_CTX_TOKENS = 1 << 30
 
@@ -236,9 +235,11 @@ def load(
 ) -> LLM:
     """Opens a GGUF file (or `demo`) for running. Weights stay memory-mapped.
 
-    `ctx`: tokens the context holds (None: what the model was trained for, at most 32,768); `threads`: None
-    for one a physical core; `batch`: prompt tokens computed together; `slots`: sequences kept side by side;
-    `cache_type_k/v`: f32, f16 or q8_0. Raises ModelFileError, UnsupportedError or UsageError.
+    `ctx`: tokens the context holds (None: what the model was trained for, at most 32,768, halved until
+    its cache fits this machine's memory); `threads`: None for one a physical core; `batch`: prompt tokens
+    computed together; `slots`: sequences kept side by side; `cache_type_k/v`: f32, f16 or q8_0. Raises
+    ModelFileError, UnsupportedError, UsageError, or MemoryLimitError for a `ctx` or `batch` that the memory
+    cannot hold.
     """
     from pintpot.kernels.cpu import CpuOps
 
@@ -252,18 +253,26 @@ def load(
     for name, value in (("threads", n_threads), ("batch", batch), ("slots", slots)):
         if value < 1:
             raise UsageError(f"{name} is {value}: expected at least 1")
+    if ctx is not None and not 1 <= ctx <= MAX_CTX_TOKENS:
+        raise UsageError(f"ctx is {ctx}: expected 1 to {MAX_CTX_TOKENS:,}")
+    type_k, type_v = _kv_type(cache_type_k), _kv_type(cache_type_v)
     loaded = load_model(file, CpuOps(n_threads))
-    ctx_tokens = min(loaded.spec.ctx_train, DEFAULT_CTX_TOKENS) if ctx is None else ctx
-    if not 1 <= ctx_tokens <= MAX_CTX_TOKENS:
-        raise UsageError(f"ctx is {ctx_tokens}: expected 1 to {MAX_CTX_TOKENS:,}")
+    ctx_tokens = ctx or largest_context(
+        loaded.spec,
+        default_context(loaded.spec),
+        n_slots=slots,
+        n_batch=batch,
+        type_k=type_k,
+        type_v=type_v,
+    )
     engine = Engine(
         loaded,
         tokenizer,
         ctx_tokens=ctx_tokens,
         n_slots=slots,
         n_batch=batch,
-        type_k=_kv_type(cache_type_k),
-        type_v=_kv_type(cache_type_v),
+        type_k=type_k,
+        type_v=type_v,
     )
     return LLM(file, engine, tokenizer, template, n_threads)
 

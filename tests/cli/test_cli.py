@@ -40,7 +40,32 @@ def test_run_json_is_one_object_with_all_facts(pintpot, toy):
     assert first["memory"]["weights_bytes"] > 0
     assert [len(lp["top"]) for lp in first["logprobs"]] == [3] * 5
     assert [lp["token"] for lp in first["logprobs"]] == first["tokens"]
-    assert all(lp["top"][0][0] == lp["token"] for lp in first["logprobs"])
+    for lp in first["logprobs"]:
+        best = lp.pop("top")[0]
+        assert best == lp
+        assert bytes(lp["bytes"]).decode("utf-8", "replace") == lp["text"]
+
+
+def test_logprobs_spell_their_tokens(pintpot):
+    args = ("run", "demo", "What does os.path.join do?", "-n", 12, "--json", "--logprobs", 0, *GREEDY)
+    answer = json.loads(pintpot(*args).out)
+    assert "".join(lp["text"] for lp in answer["logprobs"]) == answer["text"]
+
+
+def test_a_default_context_that_memory_cannot_hold_is_halved_and_told(pintpot, toy, monkeypatch):
+    args = ("run", toy(), "hello", "-n", 1, "--json", *GREEDY)
+    whole = json.loads(pintpot(*args).out)
+    assert whole["ctx_tokens"] == 4096
+    limit = whole["memory"]["cache_bytes"] // 3
+    monkeypatch.setattr("pintpot.runtime.cache.memory_limit_bytes", lambda: limit)
+    result = pintpot(*args)
+    assert result.code == 0
+    ctx_tokens = json.loads(result.out)["ctx_tokens"]
+    assert ctx_tokens < 4096
+    assert f"the context is {ctx_tokens:,} tokens" in one_line(result.err)
+    refused = pintpot(*args, "-c", 4096)
+    assert refused.code == 1
+    assert "choose a smaller context (-c)" in one_line(refused.err)
 
 
 def test_equal_seeds_give_equal_answers(pintpot, toy):

@@ -15,7 +15,7 @@ from typing import Any
 from pintpot.cli.text import human_bytes, write_answer
 from pintpot.llm import LLM, Generation, Message
 from pintpot.runtime.engine import FinishReason
-from pintpot.runtime.sampler import SamplingParams
+from pintpot.runtime.sampler import SamplingParams, TokenLogprob
 
 # Below this many prompt tokens the first word comes before a progress line would be read.
 _PROGRESS_FROM_TOKENS = 1024
@@ -139,5 +139,17 @@ def result_json(llm: LLM, generation: Generation) -> str:
         "ctx_tokens": llm.ctx_tokens,
     }
     if generation.logprobs:
-        result["logprobs"] = [asdict(lp) for lp in generation.logprobs]
+        result["logprobs"] = [_logprob_facts(llm, lp) for lp in generation.logprobs]
     return json.dumps(result, ensure_ascii=False)
+
+
+def _logprob_facts(llm: LLM, chosen: TokenLogprob) -> dict[str, Any]:
+    """A token's log-probability and those of the likeliest, best first, with their texts. A token may be part
+    of a UTF-8 character: its text is U+FFFD then, and `bytes` says all."""
+
+    def facts(token: int, logprob: float) -> dict[str, Any]:
+        data = llm.tokenizer.token_bytes(token)
+        text = data.decode("utf-8", "replace")
+        return {"token": token, "text": text, "bytes": list(data), "logprob": logprob}
+
+    return facts(chosen.token, chosen.logprob) | {"top": [facts(*top) for top in chosen.top]}

@@ -149,7 +149,7 @@ CtxSize: TypeAlias = Annotated[
         "-c",
         "--ctx-size",
         min=1,
-        help="Tokens the context holds (default: the model's, at most 32768).",
+        help="Tokens the context holds (default: the model's, at most 32768, and what memory holds).",
         show_default=False,
         rich_help_panel=_MACHINE,
     ),

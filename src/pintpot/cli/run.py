@@ -78,6 +78,8 @@ def run(
         cache_type_k=cache_type_k,
         cache_type_v=cache_type_v,
     )
+    if ctx_size is None:
+        _tell_reduced_context(llm)
     if text is None:
         from pintpot.cli.chat import Chat
 
@@ -120,6 +122,19 @@ def _check_together(
         raise UsageError("--raw takes no system prompt: put it into the prompt")
     if json_output and text is None:
         raise UsageError("--json needs a prompt")
+
+
+def _tell_reduced_context(llm: LLM) -> None:
+    """A line where memory holds less context than the default."""
+    from pintpot.cli.text import note
+    from pintpot.spec.cache import default_context
+
+    default = default_context(llm.spec)
+    if llm.ctx_tokens < default:
+        note(
+            f"note: the context is {llm.ctx_tokens:,} tokens: the cache of {default:,} does not fit this"
+            " machine's memory (-ctk q8_0 -ctv q8_0 make it smaller)"
+        )
 
 
 def _answer_once(llm: LLM, how: Answering, text: str, *, json_output: bool, quiet: bool) -> None:

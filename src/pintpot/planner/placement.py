@@ -30,9 +30,8 @@ from pintpot.planner.memory import (
 from pintpot.planner.profile import EngineProfile
 from pintpot.planner.speed import Placement, Rates, TokenTime, decode, expert_seconds, prefill_tokens_s, rates
 from pintpot.spec import AttentionLayer, ModelSpec
-from pintpot.spec.cache import KVType
+from pintpot.spec.cache import KVType, default_context
 
-DEFAULT_CTX_TOKENS: Final = 32_768
 GPU_CONTEXT_BYTES: Final = 400 << 20  # CUDA context, kernels and library workspaces: to be measured on a GPU
 PROCESS_BYTES: Final = 80 << 20  # interpreter, libraries, tokenizer: 63 MiB (demo) to 80 (248K tokens), Linux
 _BATCHES: Final = (512, 256, 128)
@@ -93,7 +92,7 @@ class Problem:
 
     @property
     def ctx_tokens(self) -> int:
-        return self.limits.ctx_tokens or min(self.spec.ctx_train, DEFAULT_CTX_TOKENS)
+        return self.limits.ctx_tokens or default_context(self.spec)
 
     @property
     def rates(self) -> Rates:

@@ -10,6 +10,7 @@ from pintpot.spec import AttentionLayer, DenseFFN, ModelSpec
 from pintpot.spec.cache import DeltaStateLayout, KVLayout, KVType, layer_layouts
 
 Q8_BLOCK = 32  # head dimensions of a q8_0 cache are multiples of this
+_LEAST_CTX_TOKENS = 512  # below this no context is chosen: the refusal says more
 
 
 class ModelState:
@@ -40,7 +41,9 @@ class ModelState:
             type_k=type_k,
             type_v=type_v,
         )
-        _check_memory(spec, self._layouts, ctx_tokens, min(n_batch, ctx_tokens))
+        refusal = _memory_refusal(spec, self._layouts, ctx_tokens, n_batch)
+        if refusal is not None:
+            raise MemoryLimitError(refusal)
         self.layers: list[Prepared] = []
         for layer, layout in zip(spec.layers, self._layouts, strict=True):
             match layout:
@@ -118,28 +121,49 @@ def _check_head_dims(spec: ModelSpec, type_k: KVType, type_v: KVType) -> None:
                 )
 
 
-def _check_memory(
+def largest_context(
+    spec: ModelSpec, at_most: int, *, n_slots: int, n_batch: int, type_k: KVType, type_v: KVType
+) -> int:
+    """`at_most` tokens, halved until the caches fit this machine's memory.
+
+    Where not even a small context would fit it is `at_most`, which ModelState refuses with the reason.
+    """
+    ctx_tokens = at_most
+    while ctx_tokens >= min(at_most, _LEAST_CTX_TOKENS):
+        layouts = layer_layouts(
+            spec, n_slots=n_slots, ctx_tokens=ctx_tokens, n_batch=n_batch, type_k=type_k, type_v=type_v
+        )
+        if _memory_refusal(spec, layouts, ctx_tokens, n_batch) is None:
+            return ctx_tokens
+        ctx_tokens //= 2
+    return at_most
+
+
+def _memory_refusal(
     spec: ModelSpec, layouts: list[KVLayout | DeltaStateLayout | None], ctx_tokens: int, n_batch: int
-) -> None:
-    """Refuses before anything is allocated: Linux grants more than there is, and kills whoever touches it."""
+) -> str | None:
+    """Why these caches cannot be had, asked before anything is allocated: Linux grants more than there is,
+    and kills whoever touches it. None: they can."""
     limit = memory_limit_bytes()
     if limit is None:
-        return
+        return None
     gib = 1 << 30
+    n_batch = min(n_batch, ctx_tokens)
     cache = sum(layout.nbytes for layout in layouts if isinstance(layout, KVLayout))
     state = sum(layout.nbytes for layout in layouts if isinstance(layout, DeltaStateLayout))
     step = 4 * n_batch * _widest_activation(spec)
     has = f"this machine has {limit / gib:.1f} GiB of memory"
     if state + step > limit:
-        raise MemoryLimitError(
+        return (
             f"{spec.name}: its recurrent state takes {state / gib:,.1f} GiB and a step of {n_batch:,} tokens"
             f" {step / gib:,.1f} GiB, {has}: choose a smaller batch (-b) or another model"
         )
     if cache + state + step > limit:
-        raise MemoryLimitError(
+        return (
             f"{spec.name}: the cache of a context of {ctx_tokens:,} tokens takes {cache / gib:,.1f} GiB,"
             f" {has}: choose a smaller context (-c) or cache type (-ctk, -ctv)"
         )
+    return None
 
 
 def _widest_activation(spec: ModelSpec) -> int:

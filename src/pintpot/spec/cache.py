@@ -9,6 +9,8 @@ from typing import Final
 from pintpot.spec.layers import AttentionLayer, DeltaNetLayer
 from pintpot.spec.model import ModelSpec
 
+# Memory for keys and values is touched only as it fills: a generous context costs nothing unused.
+DEFAULT_CTX_TOKENS: Final = 32_768
 BLOCK_TOKENS: Final = 64  # of a cache; csrc/kv_cache.h
 
 
@@ -73,6 +75,11 @@ class DeltaStateLayout:
         """Bytes of all slots; a backend may round up."""
         memory = self.n_head_v * self.head_dim_k * self.head_dim_v
         return 4 * self.n_slots * ((self.conv_kernel - 1) * self.conv_dim + memory)
+
+
+def default_context(spec: ModelSpec) -> int:
+    """Tokens of context where nobody asks for a number: what the model was trained for, at most 32,768."""
+    return min(spec.ctx_train, DEFAULT_CTX_TOKENS)
 
 
 def layer_layouts(

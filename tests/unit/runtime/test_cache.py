@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from pintpot.errors import MemoryLimitError, UsageError
-from pintpot.runtime.cache import ModelState
+from pintpot.runtime.cache import ModelState, largest_context
 from pintpot.spec import AttentionLayer, DeltaNetLayer, DenseFFN, LayerSpec, ModelSpec
 from pintpot.spec.cache import DeltaStateLayout, KVLayout, KVType, layer_layouts
 
@@ -152,6 +152,22 @@ def test_more_than_the_machine_has_is_refused_before_it_is_allocated(monkeypatch
     with pytest.raises(MemoryLimitError, match=says) as caught:
         ModelState(SimpleNamespace(spec=spec(mixer), ops=NoMemory()), **sizes)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("limit_bytes", "ctx_tokens"),
+    [
+        (None, 4096),
+        (4 << 20, 4096),
+        (512 * 2048, 1024),  # 512 bytes a token, and a step's activations beside them
+        (512 * 600, 512),
+        (512 * 500, 4096),  # not even a small one: ModelState says why
+    ],
+)
+def test_largest_context_is_what_memory_holds(monkeypatch, limit_bytes, ctx_tokens):
+    monkeypatch.setattr("pintpot.runtime.cache.memory_limit_bytes", lambda: limit_bytes)
+    sizes = {"n_slots": 1, "n_batch": 8, "type_k": KVType.F16, "type_v": KVType.F16}
+    assert largest_context(spec(attention(0)), 4096, **sizes) == ctx_tokens
 
 
 def test_an_unknown_limit_refuses_nothing(monkeypatch):
