@@ -50,7 +50,8 @@ def test_only_a_problem_fails(pintpot, tmp_path, monkeypatch, status, code, flag
 
 def test_a_folder_that_is_not_there(pintpot, tmp_path):
     result = pintpot("doctor", "--dir", tmp_path / "nowhere")
-    assert "nowhere" in result.out
+    assert result.code == 2
+    assert "nowhere: no such folder" in result.err
 
 
 def test_measure_is_remembered(pintpot, tmp_path, monkeypatch):

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pintpot.errors import UsageError
+
 if TYPE_CHECKING:
     from pintpot.hardware.health import Check
 
@@ -41,6 +43,8 @@ def doctor(
     from pintpot.hardware.probe import probe
     from pintpot.hardware.tree import Tree
 
+    if not folder.is_dir():
+        raise UsageError(f"--dir {folder}: no such folder; give the one your models are in")
     tree = Tree()
     hardware = probe()
     paging = watch_paging(tree, os.getpid())

@@ -66,7 +66,9 @@ def _rate(n: float | None) -> str:
 
 
 def _listed(processes: tuple[Process, ...]) -> str:
-    return ", ".join(f"{p.name} (pid {p.pid}) {_size(p.nbytes)}" for p in processes[:4])
+    listed = [f"{p.name} (pid {p.pid}) {_size(p.nbytes)}" for p in processes[:4]]
+    more = len(processes) - len(listed)
+    return ", ".join([*listed, f"{more} more"] if more else listed)
 
 
 def _gpus(hardware: Hardware) -> Iterator[Check]:

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from pintpot.errors import UsageError
+from pintpot.errors import ModelFileError, UsageError
 from pintpot.gguf import GGMLType, GGUFWriter, TensorDecl, type_name
 from pintpot.hf.checkpoint import Checkpoint
 from pintpot.hf.config import Config, read_optional_json
@@ -70,7 +70,7 @@ def convert(
     folder = Path(folder)
     kind = _outtype(outtype)
     if not folder.is_dir():
-        raise UsageError(f"{folder}: is no folder; give the one that holds config.json")
+        raise ModelFileError(f"{folder}: is no folder; give the one that holds config.json")
     if out is not None:
         _check_free(Path(out), force)  # before anything is read
     model = ModelConfig.read(folder)

@@ -131,7 +131,7 @@ def test_default_name_is_in_the_folder(tmp_path):
 
 
 def test_no_folder(tmp_path):
-    with pytest.raises(UsageError, match="is no folder"):
+    with pytest.raises(ModelFileError, match="is no folder"):
         pintpot.convert(tmp_path / "nothing")
     refused(write_folder(tmp_path / "hf") / "..", ModelFileError, "has no config.json")
 
