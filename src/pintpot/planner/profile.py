@@ -60,8 +60,11 @@ PINTPOT: Final = EngineProfile(
     source=MappingProxyType(
         {
             "ram_efficiency": "goal of the CPU kernels, to be calibrated",
-            "core_bytes_s": "Zen 4, AVX-512 VNNI, Q4_K to Q6_K: 8-11 GB/s a core (docs/performance.md)",
-            "core_macs_s": "Zen 4, prefill of 256 tokens",
+            "core_bytes_s": "two Zen 4 cores, decode of a 35B-A3B shape at Q4_K_M: 21 GB/s (docs/performance.md)",
+            "core_macs_s": "two Zen 4 cores, prefill of 256 tokens of the same: 187 G/s",
+            "token_s": "assumed",
+            "cpu_layer_s": "assumed",
+            "gpu_flops_efficiency": "assumed",
             "vram_efficiency": "goal of the GPU kernels: not yet run on a GPU",
             "gpu_layer_s": "one CUDA graph node of about 3 us for each of ten kernels: not yet run on a GPU",
             "handoff_s": "two stream memory operations and a poll: not yet run on a GPU",
@@ -85,8 +88,15 @@ LLAMA_CPP: Final = EngineProfile(
     cache_steps=CacheSteps(ctx_tokens=256, window_tokens=256),
     source=MappingProxyType(
         {
-            "cache_steps": "n_ctx: llama-context.cpp; window + n_ubatch: llama-kv-cache-iswa.cpp",
-            "core_bytes_s": "Zen 5, Q4_K experts: 30 GB/s on two cores less their barriers",
+            "core_bytes_s": "assumed: half of the 15 GB/s a core that two Zen 5 cores reach, for barriers",
+            "core_macs_s": "two Zen 4 cores, prefill of 256 tokens of a 35B-A3B shape: 70 G/s",
+            "ram_efficiency": "assumed",
+            "vram_efficiency": "assumed",
+            "gpu_flops_efficiency": "assumed",
+            "token_s": "assumed",
+            "cpu_layer_s": "assumed",
+            "gpu_layer_s": "assumed: about twenty launches of 3 us",
+            "handoff_s": "assumed: two synchronizations and copies",
         }
     ),
 )
