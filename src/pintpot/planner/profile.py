@@ -60,7 +60,7 @@ PINTPOT: Final = EngineProfile(
     source=MappingProxyType(
         {
             "ram_efficiency": "goal of the CPU kernels, to be calibrated",
-            "core_bytes_s": "two Zen 4 cores, decode of a 35B-A3B shape at Q4_K_M: 21 GB/s (docs/performance.md)",
+            "core_bytes_s": "two Zen 4 cores, decode of a 35B-A3B shape, Q4_K_M: 21 GB/s together",
             "core_macs_s": "two Zen 4 cores, prefill of 256 tokens of the same: 187 G/s",
             "token_s": "assumed",
             "cpu_layer_s": "assumed",
