@@ -86,7 +86,11 @@ def test_a_dry_run_says_what_would_stop_a_run(pintpot, source, tmp_path):
         (["SOURCE", "Q4_K_X"], 2, "did you mean Q4_K"),
         (["SOURCE", "a.gguf", "b.gguf", "Q8_0"], 2, "expected IN [OUT] TYPE"),
         (["SOURCE"], 2, "no type is given: expected IN [OUT] TYPE"),
-        (["SOURCE", "a.gguf", "Q8_0", "--target-size", "2MiB"], 2, "expected IN [OUT] before --target-size"),
+        (
+            ["SOURCE", "a.gguf", "Q8_0", "--target-size", "2MiB"],
+            2,
+            "expected IN [OUT] with --target-size or --fit",
+        ),
         (["SOURCE", "q4_k_m", "--target-size", "6MiB"], 2, "q4_k_m is a type; give either"),
         (["SOURCE", "--target-size", "6MiB", "--pure"], 2, "--pure is one type for every matrix"),
         (["SOURCE", "--target-size", "6MiB", "--tensor-type", ".=Q8_0"], 2, "no tensor is left"),
@@ -140,6 +144,15 @@ def test_a_file_of_metadata_alone(pintpot, tmp_path):
     assert pintpot("quantize", path, "Q8_0").code == 0
     assert (tmp_path / "vocab-Q8_0.gguf").exists()
     assert pintpot("quantize", path, "--target-size", "1MiB").code == 2
+
+
+def test_to_what_fits_this_machine(pintpot, source):
+    """A toy fits any machine: its most exact types."""
+    facts = json.loads(pintpot("quantize", source, "--fit", "--dry-run", "--json").out)
+    assert {t["to"] for t in facts["tensors"] if t["why"] == "budget"} == {"Q8_0"}
+    both = pintpot("quantize", source, "--fit", "--target-size", "6MiB")
+    assert both.code == 2
+    assert "give one of them" in both.err
 
 
 def _start(source, out, **options):

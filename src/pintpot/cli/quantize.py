@@ -42,6 +42,14 @@ def quantize(
             rich_help_panel=_TYPES,
         ),
     ] = None,
+    fit: Annotated[
+        bool,
+        typer.Option(
+            "--fit",
+            help="--target-size of what this machine's free RAM holds beside the model's default context.",
+            rich_help_panel=_TYPES,
+        ),
+    ] = False,
     imatrix: Annotated[
         Path | None,
         typer.Option(
@@ -100,18 +108,18 @@ def quantize(
     threads: Threads = None,
 ) -> None:
     """Quantize a model: the tensor types and sizes of llama-quantize, or the best that fits a size."""
-    from pintpot.hardware.words import parse_bytes
     from pintpot.quantization.run import execute, prepare
 
-    out, quant = _out_and_type(names or [], sized=target_size is not None)
+    target_bytes = _target_bytes(model, target_size, fit=fit)
+    out, quant = _out_and_type(names or [], sized=target_bytes is not None)
     with _Bar("measuring") as bar:
         plan = prepare(
             model,
             out,
             quant,
-            target_bytes=None if target_size is None else parse_bytes("--target-size", target_size),
+            target_bytes=target_bytes,
             threads=threads,
-            progress=bar.update if target_size is not None else None,
+            progress=bar.update if target_bytes is not None else None,
             imatrix=imatrix,
             tensor_types=tensor_type or (),
             output_tensor_type=output_tensor_type,
@@ -172,11 +180,32 @@ class _Bar:
         self._bar.update(self._task, completed=done, total=total)
 
 
+def _target_bytes(model: str, target_size: str | None, *, fit: bool) -> int | None:
+    """What --target-size says, or what --fit finds; None without either."""
+    if target_size is not None:
+        from pintpot.hardware.words import parse_bytes
+
+        if fit:
+            raise UsageError("--fit and --target-size both name a size: give one of them")
+        return parse_bytes("--target-size", target_size)
+    if not fit:
+        return None
+    from pintpot.gguf import GGUFFile
+    from pintpot.hardware.probe import probe
+    from pintpot.planner.fit import weights_budget
+    from pintpot.planner.limits import Limits
+    from pintpot.spec import ModelSpec
+    from pintpot.store.resolve import resolve_model
+
+    spec = ModelSpec.from_gguf(GGUFFile.open(resolve_model(model)))
+    return weights_budget(spec, probe(), Limits())
+
+
 def _out_and_type(names: list[str], *, sized: bool) -> tuple[str | None, str | None]:
     """`[OUT] TYPE`, or `[OUT]` where a size takes the place of a type."""
     from pintpot.quants.names import parse_quant
 
-    most, expected = (1, "[OUT] before --target-size") if sized else (2, "[OUT] TYPE")
+    most, expected = (1, "[OUT] with --target-size or --fit") if sized else (2, "[OUT] TYPE")
     if len(names) > most or (not names and not sized):
         raise UsageError(f"{' '.join(names) or 'no type is given'}: expected IN {expected}")
     if sized and names and parse_quant(names[0]) is not None:
