@@ -23,6 +23,6 @@ test *args:
 bench *args:
     {{python}} -m benchmarks.compare {{args}}
 
-# What the documentation says about flags, from the flags themselves
+# The documentation's commands, flags and links exist
 docs:
-    {{python}} -m pintpot.cli --help
+    {{python}} -m pytest tests/cli/test_docs.py

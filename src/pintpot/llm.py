@@ -7,6 +7,7 @@ for piece in model.generate("Once upon a time", max_tokens=64):
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -180,7 +181,7 @@ class LLM:
             raise UsageError(
                 f"unknown sampling parameter {', '.join(sorted(unknown))}: expected one of {known}"
             )
-        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        ids = self._ids(prompt)
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
         return Generation(
             self,
@@ -217,10 +218,18 @@ class LLM:
 
     def logits(self, tokens: str | Sequence[int]) -> F32:
         """Logits after each token of a fresh sequence, float32 [n_tokens, n_vocab]."""
-        ids = self.tokenizer.encode(tokens) if isinstance(tokens, str) else list(tokens)
+        ids = self._ids(tokens)
         with self.lock:
             self.cancel_abandoned()
             return self.engine.logits(ids)
+
+    def _ids(self, tokens: str | Sequence[int]) -> list[int]:
+        if isinstance(tokens, str):
+            return self.tokenizer.encode(tokens)
+        try:
+            return [operator.index(token) for token in tokens]
+        except TypeError:
+            raise UsageError("token ids are whole numbers: give those, or text") from None
 
 
 def load(

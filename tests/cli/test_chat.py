@@ -89,7 +89,7 @@ def test_settings_change_and_are_shown(converse):
         ("/set top_p 7", "between 0 and 1"),
         ("/set ctx 100", "-c"),
         ("/set max_tokens 0", "max_tokens is 0"),
-        ("hello " * 600, "context holds 512"),
+        ("hello " * 600, "context holds 512: shorten it, or ask for a larger context (-c), or /clear"),
     ],
 )
 def test_mistakes_are_told_and_the_session_goes_on(converse, line, says):

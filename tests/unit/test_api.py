@@ -85,6 +85,11 @@ def test_refusals(models):
         llm.generate("x", temprature=1)
     with pytest.raises(pintpot.UsageError, match="not both"):
         llm.generate("x", params=pintpot.SamplingParams(), temperature=1)
+    for wrong in ([1.5], ["1"]):
+        with pytest.raises(pintpot.UsageError, match="whole numbers"):
+            llm.generate(wrong)
+        with pytest.raises(pintpot.UsageError, match="whole numbers"):
+            llm.logits(wrong)
     with pytest.raises(pintpot.UsageError, match="threads is 0"):
         pintpot.load(models("llama"), threads=0)
     with pytest.raises(pintpot.ModelFileError, match="no such file"):

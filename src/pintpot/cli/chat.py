@@ -8,7 +8,7 @@ from typing import Any
 
 from pintpot.cli.answer import Answering, stats_line, stream
 from pintpot.cli.text import human_bytes, note
-from pintpot.errors import PintpotError, UsageError
+from pintpot.errors import ContextLengthError, PintpotError, UsageError
 from pintpot.llm import LLM, Generation
 from pintpot.runtime.sampler import SamplingParams
 
@@ -66,6 +66,8 @@ class Chat:
                 return
             try:
                 self._handle(line)
+            except ContextLengthError as error:
+                note(f"pintpot: {error}, or /clear the conversation")
             except PintpotError as error:
                 note(f"pintpot: {error}")
             except KeyboardInterrupt:
