@@ -264,7 +264,7 @@ def load(
             raise UsageError(f"{name} is {value}: expected at least 1")
     if ctx is not None and not 1 <= ctx <= MAX_CTX_TOKENS:
         raise UsageError(f"ctx is {ctx}: expected 1 to {MAX_CTX_TOKENS:,}")
-    type_k, type_v = _kv_type(cache_type_k), _kv_type(cache_type_v)
+    type_k, type_v = KVType.parse(cache_type_k), KVType.parse(cache_type_v)
     loaded = load_model(file, CpuOps(n_threads))
     ctx_tokens = ctx or largest_context(
         loaded.spec,
@@ -284,10 +284,3 @@ def load(
         type_v=type_v,
     )
     return LLM(file, engine, tokenizer, template, n_threads)
-
-
-def _kv_type(name: str) -> KVType:
-    try:
-        return KVType(name.lower())
-    except ValueError:
-        raise UsageError(f"cache type {name!r}: expected {', '.join(KVType)}") from None

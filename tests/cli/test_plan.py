@@ -107,7 +107,7 @@ def test_a_model_on_the_hub(pintpot, monkeypatch, toy):
     [
         ((BIG, "--gpu", "RTX 9999"), 2, "RTX 9999"),
         ((BIG, "--ram", "lots"), 2, "--ram 'lots': expected a size"),
-        ((BIG, "-ctk", "q3"), 2, "-ctk q3: expected f32, f16, q8_0"),
+        ((BIG, "-ctk", "q3"), 2, "-ctk 'q3': expected f32, f16, q8_0"),
         ((BIG, "--gpu", "none", "--ram", "16GiB"), 1, "GiB may be used"),
         ((BIG, "-ot", "exps=DISK"), 2, "-ot 'exps=DISK': expected PATTERN=CPU or PATTERN=GPU"),
         ((BIG, "--as", "ollama", "--json"), 2, "--as prints settings and --json a plan: choose one"),

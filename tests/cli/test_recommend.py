@@ -71,7 +71,7 @@ def test_quick(pintpot):
     [
         (("--gpu", "none", "--ram", "1GiB"), 1, "nothing of the catalog fits: the smallest, "),
         (("--gpu", "RTX 9999"), 2, "RTX 9999"),
-        (("-ctk", "q3"), 2, "-ctk q3: expected f32, f16, q8_0"),
+        (("-ctk", "q3"), 2, "-ctk 'q3': expected f32, f16, q8_0"),
         (("-c", "99999999"), 2, "no model of the catalog was trained for so much context"),
     ],
 )

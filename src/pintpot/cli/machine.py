@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pintpot.cli.options import Engine
-from pintpot.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pintpot.hardware.machine import Hardware
+    from pintpot.planner.limits import Limits
     from pintpot.planner.profile import EngineProfile
-    from pintpot.spec.cache import KVType
 
 
 def read_hardware(
@@ -38,13 +39,25 @@ def engine_profile(engine: Engine, hardware: Hardware) -> EngineProfile:
     return calibrate(PINTPOT, hardware, recall_runs(hardware.cpu, hardware.memory))
 
 
-def kv_type(flag: str, name: str | None) -> KVType | None:
-    """The cache type called `name`. Raises UsageError that begins with `flag`."""
+def read_limits(
+    ctx: int | None,
+    cache_type_k: str | None,
+    cache_type_v: str | None,
+    n_gpu_layers: int | None,
+    n_cpu_moe: int | None,
+    depth: int | None,
+    override_tensor: Sequence[str] = (),
+) -> Limits:
+    """What the flags allow. Raises UsageError that names the flag."""
+    from pintpot.planner.limits import Limits, parse_tensor_rules
     from pintpot.spec.cache import KVType
 
-    if name is None:
-        return None
-    try:
-        return KVType(name.lower())
-    except ValueError:
-        raise UsageError(f"{flag} {name}: expected {', '.join(KVType)}") from None
+    return Limits(
+        ctx_tokens=ctx,
+        type_k=None if cache_type_k is None else KVType.parse(cache_type_k, "-ctk"),
+        type_v=None if cache_type_v is None else KVType.parse(cache_type_v, "-ctv"),
+        n_gpu_layers=n_gpu_layers,
+        n_cpu_moe=n_cpu_moe,
+        override_tensors=parse_tensor_rules(override_tensor),
+        depth_tokens=depth,
+    )

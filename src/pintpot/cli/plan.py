@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pintpot.cli import options
-from pintpot.cli.machine import engine_profile, kv_type, read_hardware
+from pintpot.cli.machine import engine_profile, read_hardware, read_limits
 from pintpot.cli.options import Engine
 from pintpot.cli.plan_view import print_plan
 from pintpot.errors import UsageError
@@ -68,19 +68,11 @@ def plan(
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say what fits, where it goes and how fast it would be. Nothing is loaded; speeds are estimates."""
-    from pintpot.planner.limits import Limits, parse_tensor_rules
-
     if export_as is not None and json_output:
         raise UsageError("--as prints settings and --json a plan: choose one")
 
-    limits = Limits(
-        ctx_tokens=ctx,
-        type_k=kv_type("-ctk", cache_type_k),
-        type_v=kv_type("-ctv", cache_type_v),
-        n_gpu_layers=n_gpu_layers,
-        n_cpu_moe=n_cpu_moe,
-        override_tensors=parse_tensor_rules(override_tensor or ()),
-        depth_tokens=depth,
+    limits = read_limits(
+        ctx, cache_type_k, cache_type_v, n_gpu_layers, n_cpu_moe, depth, override_tensor or ()
     )
     hardware = read_hardware(gpu, vram, ram, ram_bandwidth, cores)
     found = _plan(model, hardware, limits, Engine.LLAMA_CPP if export_as else engine)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pintpot.cli import options
-from pintpot.cli.machine import engine_profile, kv_type, read_hardware
+from pintpot.cli.machine import engine_profile, read_hardware, read_limits
 from pintpot.cli.options import Engine
 from pintpot.cli.text import note
 
@@ -64,7 +64,6 @@ def recommend(
     Models are those of the built-in catalog; no benchmark scores are known. Exit code 1 if nothing fits
     (the smallest model is named, and what it needs), 2 for wrong usage.
     """
-    from pintpot.planner.limits import Limits
     from pintpot.planner.recommend import OBJECTIVES, rank, rule_of_thumb
     from pintpot.store import catalog
 
@@ -72,14 +71,7 @@ def recommend(
     if quick:
         _print_rule(rule_of_thumb(hardware), json_output=json_output)
         return
-    limits = Limits(
-        ctx_tokens=ctx,
-        type_k=kv_type("-ctk", cache_type_k),
-        type_v=kv_type("-ctv", cache_type_v),
-        n_gpu_layers=n_gpu_layers,
-        n_cpu_moe=n_cpu_moe,
-        depth_tokens=depth,
-    )
+    limits = read_limits(ctx, cache_type_k, cache_type_v, n_gpu_layers, n_cpu_moe, depth)
     profile = engine_profile(engine, hardware)
     found = rank(catalog.entries(), hardware, limits, profile, OBJECTIVES[goal], top)
     if json_output:

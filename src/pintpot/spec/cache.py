@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from pintpot.errors import UsageError
 from pintpot.spec.layers import AttentionLayer, DeltaNetLayer
 from pintpot.spec.model import ModelSpec
 
@@ -23,6 +24,14 @@ class KVType(StrEnum):
     def bits(self) -> float:
         """Bits a value takes, block scales included."""
         return {KVType.F32: 32.0, KVType.F16: 16.0, KVType.Q8_0: 8.5}[self]
+
+    @classmethod
+    def parse(cls, name: str, what: str = "cache type") -> KVType:
+        """The type called `name` (any case). Raises UsageError that begins with `what`."""
+        try:
+            return cls(name.lower())
+        except ValueError:
+            raise UsageError(f"{what} {name!r}: expected {', '.join(cls)}") from None
 
 
 @dataclass(frozen=True, slots=True)
