@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pintpot.cli.progress import ByteBar
 from pintpot.cli.text import human_bytes, human_count, note, without_controls
 
 
@@ -25,22 +26,10 @@ def convert(
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Write a Hugging Face model (safetensors) as a GGUF file, without torch and without rounding."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
-
     from pintpot.hf import convert as write_gguf
 
-    columns = (BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("writing", total=None)
-        result = write_gguf(
-            folder,
-            out,
-            outtype=outtype,
-            force=force,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    with ByteBar("converting") as bar:
+        result = write_gguf(folder, out, outtype=outtype, force=force, progress=bar.update)
     for line in result.notes:
         note(f"note: {without_controls(line)}")
     note(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pintpot.cli.options import Threads
+from pintpot.cli.progress import ByteBar
 from pintpot.cli.text import human_bytes, note, without_controls
 from pintpot.errors import UsageError
 
@@ -112,7 +113,7 @@ def quantize(
 
     target_bytes = _target_bytes(model, target_size, fit=fit)
     out, quant = _out_and_type(names or [], sized=target_bytes is not None)
-    with _Bar("measuring") as bar:
+    with ByteBar("measuring") as bar:
         plan = prepare(
             model,
             out,
@@ -136,48 +137,12 @@ def quantize(
         else:
             _print_plan(plan)
         return
-    with _Bar("quantizing") as bar:
+    with ByteBar("quantizing") as bar:
         result = execute(plan, force=force, allow_nan=allow_nan, threads=threads, progress=bar.update)
     if json_output:
         typer.echo(json.dumps(_result_facts(result), indent=1))
     else:
         _tell(result)
-
-
-class _Bar:
-    """A progress bar on the terminal's stderr, with the time that is left; elsewhere nothing."""
-
-    def __init__(self, what: str) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
-
-        console = Console(stderr=True)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-        )
-        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._task = self._bar.add_task(what, total=None)
-
-    def __enter__(self) -> _Bar:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def update(self, done: int, total: int) -> None:
-        self._bar.update(self._task, completed=done, total=total)
 
 
 def _target_bytes(model: str, target_size: str | None, *, fit: bool) -> int | None:

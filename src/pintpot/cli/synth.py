@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pintpot.cli.progress import ByteBar
 from pintpot.cli.text import human_bytes, human_count, note
 from pintpot.errors import UsageError
 
@@ -29,17 +30,11 @@ def synth(
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Write a random-weight GGUF of a real shape, with a working tokenizer and realistic expert routing."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
-
     from pintpot.synth import synthesize
 
     if out.exists() and not force:
         raise UsageError(f"{out}: exists already; choose another name or give --force")
-    columns = (BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("writing")
+    with ByteBar("writing") as bar:
         result = synthesize(
             out,
             arch,
@@ -48,6 +43,6 @@ def synth(
             n_layer=layers,
             pure=pure,
             seed=seed,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=bar.update,
         )
     note(f"{result.path}: {human_bytes(result.nbytes)}, {human_count(result.n_params)} parameters")

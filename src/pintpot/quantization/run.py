@@ -99,6 +99,7 @@ def quantize(
     regular expression; the first that fits wins. `pure` gives every matrix the base type, without the
     recipe's rules; `leave_output_tensor` keeps output.weight as it is. `keep_split` writes as many parts as
     the source has. `allow_nan` puts zeros in place of NaN and infinity. `threads`: default one a core.
+    `progress` is called with bytes of the source done and in all; of measuring first, where there is any.
 
     The output appears under its name when it is whole and on the disk; a failure leaves what was there.
     Raises UsageError for arguments that cannot be used, ModelFileError for a damaged source or one with
@@ -110,6 +111,7 @@ def quantize(
         quant,
         target_bytes=target_bytes,
         threads=threads,
+        progress=progress,
         imatrix=imatrix,
         tensor_types=tensor_types,
         output_tensor_type=output_tensor_type,
