@@ -137,7 +137,9 @@ def test_interruption_leaves_nothing_or_the_last_write(
 
     monkeypatch.setattr(Collector, "run", interrupted)
     result = pintpot("imatrix", toy(), text, "-o", tmp_path / "i.gguf", "-c", 32, "--chunks", 5, *args)
-    assert (result.code, result.err) == (130, "interrupted after 2 of 5 chunks\n")
+    out = tmp_path / "i.gguf"
+    kept = f"{out} holds the first {chunks_written}" if chunks_written else "nothing was written"
+    assert (result.code, result.err) == (130, f"interrupted after 2 of 5 chunks: {kept}\n")
     assert [p.name for p in tmp_path.iterdir()] == ([] if chunks_written is None else ["i.gguf"])
     if chunks_written:
         assert read_imatrix(tmp_path / "i.gguf").chunk_count == chunks_written

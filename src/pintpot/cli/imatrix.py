@@ -58,8 +58,13 @@ def imatrix(
     no_ppl: Annotated[bool, typer.Option("--no-ppl", help="Do not compute perplexity.")] = False,
     output_frequency: Annotated[
         int,
-        typer.Option("-ofreq", "--output-frequency", min=0, help="Write after every so many chunks too."),
-    ] = 0,
+        typer.Option(
+            "-ofreq",
+            "--output-frequency",
+            min=0,
+            help="Write after every so many chunks too (0: at the end).",
+        ),
+    ] = 10,
     show_statistics: Annotated[
         bool, typer.Option("--show-statistics", help="Print a table of an imatrix file (MODEL or --in-file).")
     ] = False,
@@ -116,9 +121,16 @@ def imatrix(
         dataset=text,
     )
     with collector:
-        for done in _with_progress(collector):
-            if output_frequency and done % output_frequency == 0 and done < collector.n_chunks:
-                write_imatrix(out, merge([*earlier, collector.imatrix()]))
+        done = saved = 0
+        try:
+            for done in _with_progress(collector):
+                if output_frequency and done % output_frequency == 0 and done < collector.n_chunks:
+                    write_imatrix(out, merge([*earlier, collector.imatrix()]))
+                    saved = done
+        except KeyboardInterrupt:
+            kept = f"{out} holds the first {saved}" if saved else "nothing was written"
+            note(f"interrupted after {done} of {collector.n_chunks} chunks: {kept}")
+            raise
         _finish(out, merge([*earlier, collector.imatrix()]), None if no_ppl else collector.perplexity)
 
 
@@ -138,19 +150,12 @@ def _with_progress(collector: Collector) -> Iterator[int]:
 
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     console = Console(stderr=True)
-    done = 0
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("chunks", total=collector.n_chunks)
-        try:
-            for done in collector.run():
-                ppl = collector.perplexity
-                bar.update(
-                    task, completed=done, description=f"ppl {ppl.value:.4g}" if ppl.n_tokens else "chunks"
-                )
-                yield done
-        except KeyboardInterrupt:
-            note(f"interrupted after {done} of {collector.n_chunks} chunks")
-            raise
+        for done in collector.run():
+            ppl = collector.perplexity
+            bar.update(task, completed=done, description=f"ppl {ppl.value:.4g}" if ppl.n_tokens else "chunks")
+            yield done
 
 
 def _finish(out: Path, result: Imatrix, perplexity: Perplexity | None) -> None:
