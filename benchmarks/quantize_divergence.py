@@ -52,7 +52,7 @@ def main() -> None:
             cells = []
             for importance in (None, imatrix):
                 theirs, ours = folder / "theirs.gguf", folder / "ours.gguf"
-                flags = ["--pure", "--token-embedding-type", "F16"]
+                flags: list[str | Path] = ["--pure", "--token-embedding-type", "F16"]
                 flags += ["--imatrix", importance] if importance else []
                 _run([args.llama_quantize, *flags, source, theirs, _theirs(kind)])
                 quantize(

@@ -29,8 +29,9 @@ from pintpot.planner.limits import Limits
 from pintpot.planner.placement import DoesNotFitError, Problem, Solution, q8_cache_fits, solve
 from pintpot.planner.plan import CONTEXTS, weigh_entry
 from pintpot.planner.profile import LLAMA_CPP, EngineProfile
+from pintpot.planner.quality import format_share
 from pintpot.planner.speed import rates
-from pintpot.planner.worth import format_share, model_worth, months
+from pintpot.planner.worth import model_worth, months
 from pintpot.spec import ModelSpec
 from pintpot.spec.cache import KVType
 from pintpot.store.catalog import Entry

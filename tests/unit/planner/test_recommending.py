@@ -17,9 +17,10 @@ from pintpot.planner.memory import CacheSettings, cache_bytes, step_bytes
 from pintpot.planner.placement import DoesNotFitError, Problem, solve
 from pintpot.planner.plan import plan_entry, weigh_entry
 from pintpot.planner.profile import LLAMA_CPP, PINTPOT
+from pintpot.planner.quality import format_share
 from pintpot.planner.recommend import OBJECTIVES, Recommendation, rank, rule_of_thumb
 from pintpot.planner.speed import rates
-from pintpot.planner.worth import dense_params, format_share, model_worth, months
+from pintpot.planner.worth import dense_params, model_worth, months
 from pintpot.store import catalog
 
 GIB = 1 << 30
