@@ -19,6 +19,18 @@ check:
 test *args:
     {{python}} -m pytest {{args}}
 
+# Native tests under sanitizers: `just sanitize address`, `just sanitize thread`
+sanitize kinds *args:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    venv=build/sanitize-{{kinds}}
+    python3 -m venv "$venv"
+    "$venv/bin/python" -m pip install --quiet '--config-settings=cmake.define.PINTPOT_SANITIZE={{kinds}}' '.[test]'
+    case {{kinds}} in *thread*) runtime=libtsan.so ;; *) runtime=libasan.so ;; esac
+    # Python itself leaks by design; a worker pool sees no race unless its threads really run.
+    LD_PRELOAD=$(g++ -print-file-name=$runtime) ASAN_OPTIONS=detect_leaks=0 TSAN_OPTIONS=halt_on_error=1 \
+      "$venv/bin/python" -m pytest tests/native {{args}}
+
 # Speed beside llama.cpp on the same file (docs/performance.md)
 bench *args:
     {{python}} -m benchmarks.compare {{args}}
