@@ -182,16 +182,25 @@ def test_bench_reports_each_test(pintpot, toy):
 
 def test_bench_warms_up_with_the_whole_test(pintpot, toy, monkeypatch):
     runs = []
-
-    def measured(kind):
-        return lambda engine, n, depth, rng: runs.append((kind, n, depth)) or float(len(runs))
-
-    monkeypatch.setattr("pintpot.runtime.measure.measure_prefill", measured("pp"))
-    monkeypatch.setattr("pintpot.runtime.measure.measure_decode", measured("tg"))
-    result = pintpot("bench", toy(), "-p", 64, "-n", 9, "-r", 3, "-d", 5, "-o", "json")
-    assert runs == [("pp", 64, 5)] * 4 + [("tg", 9, 5)] * 4
-    assert [r["samples_tokens_s"] for r in json.loads(result.out)] == [[2, 3, 4], [6, 7, 8]]
+    monkeypatch.setattr(
+        "pintpot.runtime.measure.SpeedMeter.run", lambda _, test: runs.append(test) or float(len(runs))
+    )
+    result = pintpot("bench", toy(), "-p", 64, "-n", 9, "-r", 3, "-d", "5,0", "-npl", "1,2", "-o", "json")
+    at_0 = [("pp", 64, 0, 1), ("tg", 9, 0, 1), ("tg", 9, 0, 2)]
+    at_5 = [("pp", 64, 5, 1), ("tg", 9, 5, 1), ("tg", 9, 5, 2)]
+    assert runs == [test for test in (*at_0, *at_5) for _ in range(4)]  # shallow first: depths build up
+    rows = json.loads(result.out)
+    asked = ["pp64 @ d5", "pp64", "tg9 @ d5", "tg9 x2 @ d5", "tg9", "tg9 x2"]
+    assert [r["test"] for r in rows] == asked
+    assert [r["n_parallel"] for r in rows] == [1, 1, 1, 2, 1, 2]
+    assert rows[0]["samples_tokens_s"] == [14, 15, 16]
     assert "runs once unmeasured first" in " ".join(pintpot("bench", "--help").out.replace("│", "").split())
+
+
+def test_bench_refuses_no_sequences(pintpot, toy):
+    result = pintpot("bench", toy(), "-npl", "4,0")
+    assert result.code == 2
+    assert "-npl '4,0': at least one sequence" in one_line(result.err)
 
 
 def test_synth_refuses_to_overwrite(pintpot, tmp_path):

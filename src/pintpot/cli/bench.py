@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,18 +15,7 @@ from pintpot.errors import UsageError
 if TYPE_CHECKING:
     from pintpot.llm import LLM
     from pintpot.planner.memory import CacheSettings
-
-
-class Test(NamedTuple):
-    """`n` tokens of a prompt (pp) or an answer (tg), timed after `depth` others."""
-
-    kind: str
-    n: int
-    depth: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.kind}{self.n}" + (f" @ d{self.depth}" if self.depth else "")
+    from pintpot.runtime.measure import SpeedTest
 
 
 class OutputFormat(StrEnum):
@@ -47,6 +36,14 @@ def bench(
     n_depth: Annotated[
         str, typer.Option("-d", "--n-depth", help="Tokens in the context beforehand (comma-separated).")
     ] = "0",
+    n_parallel: Annotated[
+        str,
+        typer.Option(
+            "-npl",
+            "--n-parallel",
+            help="Sequences that decode together (comma-separated); their speed is of all.",
+        ),
+    ] = "1",
     repetitions: Annotated[int, typer.Option("-r", "--repetitions", min=1, help="Runs of each test.")] = 3,
     output: Annotated[
         OutputFormat, typer.Option("-o", "--output", help="How to print.")
@@ -59,29 +56,21 @@ def bench(
     """Measure a model's speed on this machine.
 
     Every test runs once unmeasured first, to warm up: weights come from disk, memory is touched, the CPU
-    reaches its clock. Tables show the mean and standard deviation of the repetitions; JSON has each of them,
+    reaches its clock. A depth is filled once for all tests. Tables show the mean and standard deviation of the repetitions; JSON has each of them,
     and the median.
     """
     from pintpot.llm import load
     from pintpot.planner.memory import CacheSettings
     from pintpot.spec.cache import KVType
 
-    prompts, gens, depths = _numbers("-p", n_prompt), _numbers("-n", n_gen), _numbers("-d", n_depth)
-    tests = [
-        Test(kind, n, depth)
-        for kind, sizes in (("pp", prompts), ("tg", gens))
-        for depth in depths
-        for n in sizes
-        if n
-    ]
-    if not tests:
-        raise UsageError("nothing to measure: give -p or -n a positive number")
-    ctx = max(max(t.depth, 1) + t.n + 1 for t in tests)
+    tests = _tests(n_prompt, n_gen, n_depth, n_parallel)
+    ctx = max(test.ctx_tokens for test in tests)
     llm = load(
         model,
         ctx=ctx,
         threads=threads,
         batch=batch_size,
+        slots=max(test.parallel for test in tests),
         cache_type_k=cache_type_k,
         cache_type_v=cache_type_v,
     )
@@ -95,6 +84,21 @@ def bench(
     _print([facts | _row(test, samples) for test, samples in zip(tests, speeds, strict=True)], output)
 
 
+def _tests(n_prompt: str, n_gen: str, n_depth: str, n_parallel: str) -> list[SpeedTest]:
+    """Every combination that has something to time."""
+    from pintpot.runtime.measure import SpeedTest
+
+    prompts, gens, depths = _numbers("-p", n_prompt), _numbers("-n", n_gen), _numbers("-d", n_depth)
+    together = _numbers("-npl", n_parallel)
+    if 0 in together:
+        raise UsageError(f"-npl {n_parallel!r}: at least one sequence decodes")
+    tests = [SpeedTest("pp", n, depth) for depth in depths for n in prompts if n]
+    tests += [SpeedTest("tg", n, depth, k) for depth in depths for n in gens if n for k in together]
+    if not tests:
+        raise UsageError("nothing to measure: give -p or -n a positive number")
+    return tests
+
+
 def _numbers(flag: str, text: str) -> list[int]:
     try:
         numbers = [int(part) for part in text.split(",")]
@@ -105,30 +109,29 @@ def _numbers(flag: str, text: str) -> list[int]:
     return numbers
 
 
-def _measure(llm: LLM, tests: list[Test], repetitions: int) -> list[list[float]]:
+def _measure(llm: LLM, tests: list[SpeedTest], repetitions: int) -> list[list[float]]:
     """Tokens a second of each repetition of each test, after a run of it that does not count."""
-    import numpy as np
     from rich.console import Console
     from rich.progress import Progress
 
-    from pintpot.runtime.measure import measure_decode, measure_prefill
+    from pintpot.runtime.measure import SpeedMeter
 
-    rng = np.random.default_rng(0)
+    meter = SpeedMeter(llm.engine)
     console = Console(stderr=True)
-    speeds = []
+    speeds = {}
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("measuring", total=len(tests) * (repetitions + 1))
-        for test in tests:
-            measure = measure_prefill if test.kind == "pp" else measure_decode
+        for test in sorted(dict.fromkeys(tests), key=lambda t: t.depth):
+            progress.update(task, description=test.name)
             samples = []
             for _ in range(repetitions + 1):
-                samples.append(measure(llm.engine, test.n, test.depth, rng))
+                samples.append(meter.run(test))
                 progress.advance(task)
-            speeds.append(samples[1:])
-    return speeds
+            speeds[test] = samples[1:]
+    return [speeds[test] for test in tests]
 
 
-def _remember(llm: LLM, tests: list[Test], speeds: list[list[float]], settings: CacheSettings) -> None:
+def _remember(llm: LLM, tests: list[SpeedTest], speeds: list[list[float]], settings: CacheSettings) -> None:
     """Keeps the medians for `pintpot plan`, where the cache folder can be written."""
     import statistics
     from datetime import UTC, datetime
@@ -147,6 +150,7 @@ def _remember(llm: LLM, tests: list[Test], speeds: list[list[float]], settings: 
             **{"prefill_s" if test.kind == "pp" else "decode_s": 1 / statistics.median(samples)},
         )
         for test, samples in zip(tests, speeds, strict=True)
+        if test.parallel == 1
     ]
     here = probe()
     with contextlib.suppress(OSError):
@@ -169,7 +173,7 @@ def _facts(llm: LLM) -> dict[str, Any]:
     }
 
 
-def _row(test: Test, samples: list[float]) -> dict[str, Any]:
+def _row(test: SpeedTest, samples: list[float]) -> dict[str, Any]:
     import statistics
 
     return {
@@ -177,6 +181,7 @@ def _row(test: Test, samples: list[float]) -> dict[str, Any]:
         "n_prompt": test.n if test.kind == "pp" else 0,
         "n_gen": test.n if test.kind == "tg" else 0,
         "n_depth": test.depth,
+        "n_parallel": test.parallel,
         "tokens_s": statistics.mean(samples),
         "stddev_tokens_s": statistics.stdev(samples) if len(samples) > 1 else 0.0,
         "median_tokens_s": statistics.median(samples),

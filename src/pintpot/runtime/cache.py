@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 from pintpot.errors import MemoryLimitError, UsageError
 from pintpot.hardware.memory import memory_limit_bytes
 from pintpot.kernels.api import Prepared
 from pintpot.models.base import Model
 from pintpot.spec import AttentionLayer, DenseFFN, ModelSpec
 from pintpot.spec.cache import DeltaStateLayout, KVLayout, KVType, layer_layouts
+
+SavedState: TypeAlias = list[Any]  # per layer what `delta_state` saved; None where nothing was
 
 Q8_BLOCK = 32  # head dimensions of a q8_0 cache are multiples of this
 _LEAST_CTX_TOKENS = 512  # below this no context is chosen: the refusal says more
@@ -89,11 +93,32 @@ class ModelState:
             return wanted
         if self._recurrent:
             return 0
-        for window, capacity in self._windows:
-            oldest_needed = max(0, wanted + 1 - window)
-            if oldest_needed < written - capacity:
-                return 0
-        return wanted
+        return wanted if self._windows_hold(wanted, written) else 0
+
+    def _windows_hold(self, wanted: int, written: int) -> bool:
+        """Whether rings written up to token `written` still have what the token after `wanted` sees."""
+        return all(max(0, wanted + 1 - window) >= written - capacity for window, capacity in self._windows)
+
+    def save(self, slot: int) -> SavedState:
+        """The recurrent states of a slot. Keys and values are not saved: the slot itself keeps them."""
+        return [
+            layer.save(slot) if isinstance(layout, DeltaStateLayout) else None
+            for layer, layout in zip(self.layers, self._layouts, strict=True)
+        ]
+
+    def restore(self, slot: int, saved: SavedState, *, cached: int, wanted: int) -> bool:
+        """Takes a slot of `cached` tokens back to its first `wanted`, after which `saved` was saved.
+
+        False, with nothing changed, where a sliding-window ring has lost what it held then.
+        """
+        written = max(self._written[slot], cached)
+        if not self._windows_hold(wanted, written):
+            return False
+        for layer, layout, state in zip(self.layers, self._layouts, saved, strict=True):
+            if isinstance(layout, DeltaStateLayout):
+                layer.restore(slot, state)
+        self._written[slot] = written if self._windows else wanted
+        return True
 
     def copy_slot(self, src: int, dst: int, n_tokens: int) -> None:
         """Makes slot `dst` hold what slot `src` holds, `n_tokens` tokens."""

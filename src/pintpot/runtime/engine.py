@@ -22,7 +22,7 @@ import numpy.typing as npt
 from pintpot.errors import ContextLengthError, ModelFileError, UsageError
 from pintpot.kernels.api import Segment
 from pintpot.models.base import Model
-from pintpot.runtime.cache import ModelState
+from pintpot.runtime.cache import ModelState, SavedState
 from pintpot.runtime.sampler import Sampler, SamplingParams, TokenLogprob, token_logprob
 from pintpot.runtime.stopping import StopMatcher
 from pintpot.spec.cache import KVType
@@ -119,6 +119,16 @@ class _Slot:
     index: int
     cached: list[int] = field(default_factory=list)  # the tokens whose state is in the cache
     sequence: Sequence | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a slot held after `tokens`, to come back to. It holds copies of recurrent states only, so it is
+    of use as long as the slot goes on from these tokens and no other prompt takes its place."""
+
+    tokens: tuple[int, ...]
+    slot_index: int
+    state: SavedState
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +234,34 @@ class Engine:
             yield self._forward(
                 [(slot, Segment(slot.index, start, len(chunk)), chunk)], np.arange(len(chunk), dtype=np.int32)
             )
+
+    def checkpoint(self, tokens: Seq[int]) -> Checkpoint:
+        """A way back to the free slot whose cache holds exactly `tokens` (what a request leaves behind is its
+        prompt and its answer but for the last token). Raises UsageError when there is none."""
+        for slot in self._slots:
+            if slot.sequence is None and slot.cached == list(tokens):
+                return Checkpoint(tuple(tokens), slot.index, self.state.save(slot.index))
+        raise UsageError(f"no free slot holds exactly these {len(tokens):,} tokens: compute them first")
+
+    def rewind(self, checkpoint: Checkpoint, n_slots: int = 1) -> bool:
+        """Makes the checkpoint's slot, and copies of it in others, `n_slots` in all, hold its tokens again.
+
+        False where the slot has lost them: another prompt took its place, or a sliding window moved on too
+        far. Raises UsageError when a slot that is needed is busy, or there are too few.
+        """
+        n, source = len(checkpoint.tokens), self._slots[checkpoint.slot_index]
+        others = [s for s in self._slots if s is not source and s.sequence is None][: n_slots - 1]
+        if source.sequence is not None or len(others) < n_slots - 1:
+            raise UsageError(f"{n_slots} free slots are needed: finish or cancel sequences, or ask for more")
+        if source.cached[:n] != list(checkpoint.tokens):
+            return False
+        if not self.state.restore(source.index, checkpoint.state, cached=len(source.cached), wanted=n):
+            return False
+        del source.cached[n:]
+        for other in others:
+            self.state.copy_slot(source.index, other.index, n)
+            other.cached = list(checkpoint.tokens)
+        return True
 
     def _check_fits(self, n_tokens: int, room: int) -> None:
         if n_tokens + room > self.ctx_tokens:

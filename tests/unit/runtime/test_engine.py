@@ -283,3 +283,32 @@ def test_requests_that_can_never_run_are_refused(request_, says):
     with pytest.raises(UsageError, match=says):
         engine.submit(request_)
     assert not engine.busy
+
+
+def test_a_checkpoint_is_come_back_to():
+    engine, _ = make_engine(n_slots=3)
+    prompt = (3, 1, 4, 1, 5)
+    run(engine, engine.submit(Request(prompt, params=GREEDY, max_tokens=1)))
+    checkpoint = engine.checkpoint(prompt)
+    with pytest.raises(UsageError, match="no free slot holds exactly these 4 tokens"):
+        engine.checkpoint(prompt[:4])
+    run(engine, engine.submit(Request((*prompt, 9), params=GREEDY, max_tokens=4)))
+    assert engine.rewind(checkpoint)
+    sequence = engine.submit(Request((*prompt, 2), params=GREEDY, max_tokens=3))
+    run(engine, sequence)
+    assert sequence.answer == expected_answer((*prompt, 2), 3)
+    assert sequence.timings.cached_tokens == len(prompt)
+
+
+def test_a_checkpoint_is_lost_when_another_prompt_takes_its_slot():
+    engine, _ = make_engine()
+    run(engine, engine.submit(Request((1, 2, 3), params=GREEDY, max_tokens=1)))
+    checkpoint = engine.checkpoint((1, 2, 3))
+    with pytest.raises(UsageError, match="2 free slots are needed"):
+        engine.rewind(checkpoint, 2)
+    busy = engine.submit(Request((8, 9), params=GREEDY, max_tokens=2))
+    engine.step()
+    with pytest.raises(UsageError, match="1 free slots are needed"):
+        engine.rewind(checkpoint)
+    run(engine, busy)
+    assert not engine.rewind(checkpoint)
