@@ -56,8 +56,8 @@ def bench(
     """Measure a model's speed on this machine.
 
     Every test runs once unmeasured first, to warm up: weights come from disk, memory is touched, the CPU
-    reaches its clock. A depth is filled once for all tests. Tables show the mean and standard deviation of the repetitions; JSON has each of them,
-    and the median.
+    reaches its clock. A depth is filled once for all tests. Tables show the mean and standard deviation of
+    the repetitions; JSON has each of them, and the median.
     """
     from pintpot.llm import load
     from pintpot.planner.memory import CacheSettings

@@ -59,13 +59,13 @@ class SpeedMeter:
         raise UsageError(f"no test is of kind {test.kind!r}: expected pp or tg")
 
     def prefill(self, n_tokens: int, depth: int = 0) -> float:
-        """Tokens a second for `n_tokens` prompt tokens after `depth` cached ones, first answer token included."""
+        """Tokens a second for `n_tokens` prompt tokens after `depth` cached ones, until the answer begins."""
         past = self.fill(depth)
         return n_tokens / self._answer([*past, *self._random(n_tokens)])
 
     def decode(self, n_tokens: int, depth: int = 0, parallel: int = 1) -> float:
-        """Tokens a second of `parallel` sequences together that each take `n_tokens` steps, sampling included,
-        after `depth` tokens and one more."""
+        """Tokens a second of `parallel` sequences together, in `n_tokens` steps after `depth` tokens and one
+        more. Sampling is included."""
         past = self.fill(depth, parallel)
         sequences = [self._submit([*past, first]) for first in self._random(parallel)]
         while not all(sequence.answering for sequence in sequences):

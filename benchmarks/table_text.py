@@ -1,0 +1,135 @@
+"""The CPU table in words: a line a row while it is measured, and Markdown for the README.
+
+python -m benchmarks.table_text benchmarks/results/MACHINE/COMMIT.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.alternate import OURS, THEIRS
+from benchmarks.record import Run, read_runs
+
+_TEST = re.compile(r"(?P<kind>pp|tg)(?P<n>\d+)(x(?P<parallel>\d+))?(@d(?P<depth>\d+))?")
+
+
+def last_table(path: Path) -> Run:
+    """The newest run of the table in a results file. Exits with a message when there is none."""
+    runs = [run for run in read_runs(path) if run.get("benchmark") == "cpu_table"]
+    if not runs:
+        raise SystemExit(f"{path}: no run of benchmarks.cpu_table in it")
+    return runs[-1]
+
+
+def row_line(row: Mapping[str, Any]) -> str:
+    """One measured row on a terminal."""
+    if "failed" in row:
+        return f"{row['key']:48} failed: {row['failed'].splitlines()[0]}"
+    parts = [f"{row['key']:48} {_speed(row, OURS):>10}"]
+    if "ratio_median" in row:
+        spread = f"({row['ratio_min']:.2f}-{row['ratio_max']:.2f})"
+        parts.append(f"llama.cpp {_speed(row, THEIRS):>10}  ratio {row['ratio_median']:.2f} {spread}")
+    if f"{OURS}_bandwidth" in row:
+        parts.append(f"{row[f'{OURS}_bandwidth']:.0%} of bandwidth")
+    parts += [f"{check['goal']}: {_mark(check['holds'])}" for check in row.get("checks", ())]
+    return "  ".join(parts)
+
+
+def markdown(run: Mapping[str, Any]) -> str:
+    """The whole table, with what was measured on and how under it."""
+    rows = [row for row in run["rows"] if "failed" not in row]
+    lines = [
+        "| work | type | pintpot | llama.cpp | ratio | of bandwidth | goal |",
+        "|---|---|" + "---:|" * 4 + "---|",
+    ]
+    lines += [_cells(row) for row in rows]
+    held, asked = sum(row["holds"] is True for row in rows), sum(row["holds"] is not None for row in rows)
+    lines += ["", f"{held} of {asked} goals hold. {_setting(run)}"]
+    failed = [row for row in run["rows"] if "failed" in row]
+    if failed:
+        lines += ["", "Not measured: " + "; ".join(f"`{row['key']}`" for row in failed) + "."]
+    return "\n".join(lines)
+
+
+def work(row: Mapping[str, Any]) -> str:
+    """What a row measured, in words."""
+    match = _TEST.fullmatch(row["test"])
+    if match is None:
+        return str(row["work"])
+    what = f"prefill of {match['n']}" if match["kind"] == "pp" else "decode"
+    if match["parallel"]:
+        what += f" of {match['parallel']} together"
+    elif match["depth"]:
+        what += f" at {int(match['depth']) // 1024}K"
+    cache = "" if row["cache_type"] == "f16" else f", {row['cache_type']} cache"
+    return f"{what}, {row['work']}{cache}"
+
+
+def _cells(row: Mapping[str, Any]) -> str:
+    ratio, share = "", ""
+    if "ratio_median" in row:
+        ratio = f"{row['ratio_median']:.2f} ({row['ratio_min']:.2f}-{row['ratio_max']:.2f})"
+    if f"{OURS}_bandwidth" in row:
+        share = f"{row[f'{OURS}_bandwidth']:.0%} / {row[f'{THEIRS}_bandwidth']:.0%}"
+    cells = [work(row), row["type"], _speed(row, OURS), _speed(row, THEIRS), ratio, share, _goal(row)]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _goal(row: Mapping[str, Any]) -> str:
+    if row["holds"] is None:
+        return ""
+    joint = " or " if row["goal"]["either"] else ", "
+    return f"{_mark(row['holds'])}: " + joint.join(_asked(check) for check in row["checks"])
+
+
+def _asked(check: Mapping[str, Any]) -> str:
+    """A part of a goal; with its figure where the table has no column for it."""
+    text: str = check["goal"].replace(">= ", "≥ ").replace("<= ", "≤ ")
+    if "depth adds" in text and check["measured"] is not None:
+        text += f" ({check['measured']:.2f}x)"
+    return text
+
+
+def _mark(holds: bool) -> str:
+    return "yes" if holds else "no"
+
+
+def _speed(row: Mapping[str, Any], program: str) -> str:
+    value = row.get(f"{program}_median")
+    if value is None:
+        return ""
+    if row["unit"] == "share":
+        return f"{value:.1%}"
+    return f"{value:.2f} s" if row["unit"] == "s" else f"{value:.{0 if value >= 100 else 1}f} tok/s"
+
+
+def _setting(run: Mapping[str, Any]) -> str:
+    machine, threads = run["machine"], run["threads"]
+    best = max(_rates(run, threads))
+    return (
+        f"{machine['cpu']}, {machine['memory_bytes'] / 2**30:.0f} GiB, {threads} threads, which read"
+        f" {best / 1e9:.0f} GB/s; commit {run['commit']}, {run['date'][:10]}; llama.cpp"
+        f" {run.get('llama_cpp', 'of unknown version')}. Medians of runs that alternate; in brackets the"
+        " least and the greatest ratio of a round; of bandwidth: pintpot / llama.cpp."
+    )
+
+
+def _rates(run: Mapping[str, Any], threads: int) -> Iterable[float]:
+    return (rates["bytes_s"][str(threads)] for rates in run["bandwidth"])
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("result", type=Path, help="a results file")
+    print(markdown(last_table(parser.parse_args().result)))
+
+
+if __name__ == "__main__":
+    main()
