@@ -117,8 +117,8 @@ def _a3b(n_layer: int) -> Shape:
 
 
 def _tenth_of_a3b() -> Shape:
-    """4 of 40 layers, one of them attention, and a tenth of the vocabulary: weights and keys and values are
-    read in the proportion of the whole model, and filling a depth takes a tenth of its time."""
+    """4 of 40 layers, one of them attention, and a tenth of the vocabulary: weights, keys and values are read
+    in the proportions of the whole model, and filling a depth takes a tenth of its time."""
     whole = PRESETS["qwen3.5-35b-a3b"]
     return replace(whole.with_layers(4), n_vocab=whole.n_vocab // 10)
 
@@ -136,7 +136,7 @@ def _delta_nets() -> Shape:
 
 
 def _base_file(choice: Choice) -> ModelFile:
-    """What batches, loading and Python's share are measured on."""
+    """What batches and loading are measured on."""
     return ModelFile("35b-a3b", _a3b(4 if choice.quick else 8), "Q4_K")
 
 
@@ -171,7 +171,7 @@ def _deep(group: str, depths: tuple[int, ...], most_rounds: int) -> Callable[[Ch
         for cache_type in ("f16",) if choice.quick else ("f16", "q8_0"):
             yield Job(
                 group=group,
-                work="35B-A3B at depth",
+                work="a tenth of 35B-A3B",
                 file=ModelFile("35b-a3b-tenth", _tenth_of_a3b(), "Q4_K"),
                 goals={name_test(0, N_GEN_DEEP, d): Goal(ratio=2.5, depth_cost=2.0) for d in some},
                 n_gen=(N_GEN_DEEP,),
@@ -196,7 +196,7 @@ def _batch(choice: Choice) -> Iterator[Job]:
     tests = [name_test(0, BATCH_GEN, BATCH_DEPTH, n) for n in BATCH_SEQUENCES]
     yield Job(
         group="batch",
-        work="35B-A3B, several sequences",
+        work="35B-A3B",
         file=_base_file(choice),
         goals={test: Goal(ratio=1.5) for test in tests},
         kind="batch",
@@ -206,14 +206,27 @@ def _batch(choice: Choice) -> Iterator[Job]:
     )
 
 
-def _python(choice: Choice) -> Iterator[Job]:
-    goals = {"python": Goal(at_most=0.03)}
-    yield Job(group="python", work="Python's share", file=_base_file(choice), goals=goals, kind="python")
+def _python(_: Choice) -> Iterator[Job]:
+    # All 40 layers and the whole vocabulary, so that a step makes the calls of the real one, with as many
+    # experts to a token; of fewer, which makes the file a tenth.
+    whole = PRESETS["qwen3.5-35b-a3b"]
+    if whole.experts is None:
+        raise ValueError(f"{whole.name}: expected experts")
+    shape = replace(whole, experts=replace(whole.experts, n_expert=16))
+    yield Job(
+        group="python",
+        work="Python's share of a decode step, 35B-A3B",
+        file=ModelFile("35b-a3b-16-experts", shape, "Q4_K"),
+        goals={"python": Goal(at_most=0.03)},
+        kind="python",
+    )
 
 
 def _load(choice: Choice) -> Iterator[Job]:
     goals = {"load": Goal(ratio=1.0)}
-    yield Job(group="load", work="load to first token", file=_base_file(choice), goals=goals, kind="load")
+    yield Job(
+        group="load", work="load to first token, 35B-A3B", file=_base_file(choice), goals=goals, kind="load"
+    )
 
 
 GROUPS: Mapping[str, Callable[[Choice], Iterator[Job]]] = {

@@ -43,14 +43,14 @@ def _judge_row(row: Row, rows: Mapping[str, Row], bandwidth: float | None) -> No
 def checks(row: Row, goal: Goal) -> list[dict[str, Any]]:
     """Every part of a goal: what is asked, what was measured (None: could not be), whether it holds."""
     asked = [
-        (goal.ratio, "{:g}x llama.cpp", row.get("ratio_median"), 1),
-        (goal.bandwidth, "{:.0%} of bandwidth", row.get(f"{OURS}_bandwidth"), 1),
-        (goal.depth_cost, "depth adds {:g}x its bytes over bandwidth", row.get(f"{OURS}_depth_cost"), -1),
-        (goal.at_most, "{:.0%}", row.get(f"{OURS}_median"), -1),
+        (goal.ratio, "≥ {:g}x llama.cpp", row.get("ratio_median"), 1),
+        (goal.bandwidth, "≥ {:.0%} of bandwidth", row.get(f"{OURS}_bandwidth"), 1),
+        (goal.depth_cost, "depth adds ≤ {:g}x its bytes over bandwidth", row.get(f"{OURS}_depth_cost"), -1),
+        (goal.at_most, "≤ {:.0%}", row.get(f"{OURS}_median"), -1),
     ]
     return [
         {
-            "goal": (">= " if sign > 0 else "<= ") + text.format(limit),
+            "goal": text.format(limit),
             "measured": value,
             "holds": value is not None and sign * value >= sign * limit,
         }

@@ -4,7 +4,7 @@
 
 Random-weight files of real shapes are written one at a time, measured and deleted. Both programs get the same
 file and threads in runs that alternate; reported are medians and the ratios of each round. The read bandwidth
-of the machine is measured before and after. Results are stored after every file's part
+of the machine is measured before, between and after. Results are stored after every file's part
 (benchmarks/results/<machine>/<commit>.json), so that --resume goes on with what is missing.
 
 Load to first token compares whole processes: `pintpot run FILE hi -n 1` with llama-bench computing one prompt
@@ -16,8 +16,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
+import statistics
 import sys
 import tempfile
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,6 +38,7 @@ from benchmarks.programs import (
     pintpot_bench,
     run,
     seconds,
+    version,
 )
 from benchmarks.record import Log, default_path
 from benchmarks.table_text import row_line
@@ -59,29 +63,30 @@ class Table:
         settings = {"benchmark": "cpu_table", "threads": args.threads, "quick": args.quick}
         self._log = Log(args.output or default_path(), settings, resume=args.resume)
         self.run = self._log.run
-        self.run["llama_cpp"] = run([self._llama["llama-bench"], "--version"]).strip().splitlines()[0]
+        self.run["llama_cpp"] = version(self._llama["llama-bench"])
         self.run.setdefault("bandwidth", [])
         self.run.setdefault("rows", [])
 
     def measure(self, wanted: list[Job], folder: Path) -> None:
         """Every job whose rows are not there yet; files are made in `folder`."""
-        self._measure_bandwidth()
+        self._measure_bandwidth(range(1, self._args.threads + 1))
         for i, job in enumerate(wanted):
             if not self._missing(job):
                 continue
             path = job.file.write(folder)
+            self._measure_bandwidth([self._args.threads])
             self._measure_job(job, path)
             used_later = any(later.file.name == job.file.name for later in wanted[i + 1 :])
             if not (self._args.keep or used_later):
                 path.unlink()
-        self._measure_bandwidth()
+        self._measure_bandwidth(range(1, self._args.threads + 1))
 
     def _missing(self, job: Job) -> bool:
         done = {row["key"] for row in self.run["rows"] if "failed" not in row}
         return any(job.key(test) not in done for test in job.tests)
 
-    def _measure_bandwidth(self) -> None:
-        rates = ram_read_bytes_s(range(1, self._args.threads + 1), _BANDWIDTH_BYTES)
+    def _measure_bandwidth(self, threads: Sequence[int]) -> None:
+        rates = ram_read_bytes_s(threads, _BANDWIDTH_BYTES)
         self.run["bandwidth"].append(
             {
                 "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -90,7 +95,8 @@ class Table:
             }
         )
         self._save()
-        print("read bandwidth: " + ", ".join(f"{n} threads {r / 1e9:.1f} GB/s" for n, r in rates.items()))
+        found = ", ".join(f"{n} threads {rate / 1e9:.1f} GB/s" for n, rate in rates.items())
+        print(f"read bandwidth: {found}", flush=True)
 
     def _measure_job(self, job: Job, path: Path) -> None:
         rounds = min(self._args.rounds, job.most_rounds)
@@ -151,8 +157,10 @@ class Table:
         if THEIRS in samples:
             row |= compared(samples, lower_is_better=job.kind == "load")
         else:
-            row[f"{OURS}_median"] = sorted(samples[OURS])[len(samples[OURS]) // 2]
-        if job.kind == "speed" and test.startswith("tg"):
+            row[f"{OURS}_median"] = statistics.median(samples[OURS])
+        if (
+            job.kind == "speed" and test.startswith("tg") and job.group != "delta"
+        ):  # its state is also written
             row |= _token_bytes(job, path, test, self._args.threads)
         return row
 
@@ -204,8 +212,13 @@ def main() -> None:
     except ProgramError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    with tempfile.TemporaryDirectory(dir=args.folder) as temporary:
-        table.measure(wanted, args.folder if args.keep else Path(temporary))
+    # Gigabytes of models are not to stay behind when a time limit ends this.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if args.keep:
+        table.measure(wanted, args.folder)
+    else:
+        with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+            table.measure(wanted, Path(folder))
     print(f"stored in {args.output or default_path()}")
 
 

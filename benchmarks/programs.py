@@ -7,6 +7,7 @@ when that many tokens were there before.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -101,6 +102,13 @@ def llama_batched_bench(
     command += ["-ntg", str(n_gen), "-npl", _numbers(parallel), "--output-format", "jsonl"]
     rows = [json.loads(line) for line in run(command, settings.limit_s).splitlines() if line.startswith("{")]
     return {name_test(0, row["tg"], row["pp"], row["pl"]): [row["speed_tg"]] for row in rows}
+
+
+def version(program: str) -> str:
+    """What a llama.cpp program calls its version; it says so on standard error."""
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    match = re.search(r"^version: (.+)$", done.stdout + done.stderr, re.MULTILINE)
+    return match[1] if match else "unknown"
 
 
 def seconds(command: Sequence[str], limit_s: float | None = None) -> float:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.alternate import OURS, THEIRS
+from benchmarks.cpu_cases import GROUPS
 from benchmarks.record import Run, read_runs
 
 _TEST = re.compile(r"(?P<kind>pp|tg)(?P<n>\d+)(x(?P<parallel>\d+))?(@d(?P<depth>\d+))?")
@@ -39,20 +40,68 @@ def row_line(row: Mapping[str, Any]) -> str:
     return "  ".join(parts)
 
 
+def in_order(run: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The measured rows: those of a group together, prefill before decode, shallow before deep."""
+    groups = list(GROUPS)
+
+    def place(row: Mapping[str, Any]) -> tuple[int, int, int, str]:
+        match = _TEST.fullmatch(row["test"])
+        decode, depth = (match["kind"] == "tg", int(match["depth"] or 0)) if match else (0, 0)
+        return groups.index(row["group"]), decode, depth, row["cache_type"]
+
+    return sorted((row for row in run["rows"] if "failed" not in row), key=place)
+
+
+def summary(run: Mapping[str, Any]) -> str:
+    """A line for the rows of each kind of work, over all types of weights: ratios and shares from the least
+    to the greatest, and how many reach their goal."""
+    works: dict[str, list[Mapping[str, Any]]] = {}
+    for row in in_order(run):
+        if row["holds"] is not None:
+            works.setdefault(work(row), []).append(row)
+    lines = [
+        "| work | types | times llama.cpp | of bandwidth | goal | reached |",
+        "|---|---|---:|---:|---|---:|",
+    ]
+    for name, rows in works.items():
+        ratios = [row["ratio_median"] for row in rows if "ratio_median" in row]
+        shares = [row[f"{OURS}_bandwidth"] for row in rows if f"{OURS}_bandwidth" in row]
+        cells = [
+            name,
+            " ".join(dict.fromkeys(row["type"] for row in rows)),
+            _range(ratios, "{:.2f}") if ratios else _speed(rows[0], OURS),
+            _range(shares, "{:.0%}"),
+            " / ".join(dict.fromkeys(_goal(row) for row in rows)),
+            f"{sum(row['holds'] for row in rows)} of {len(rows)}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, *_notes(run)])
+
+
+def _range(values: Sequence[float], form: str) -> str:
+    ends = dict.fromkeys(form.format(value) for value in (min(values), max(values))) if values else {}
+    return " to ".join(ends)
+
+
 def markdown(run: Mapping[str, Any]) -> str:
-    """The whole table, with what was measured on and how under it."""
-    rows = [row for row in run["rows"] if "failed" not in row]
+    """Every row, with what was measured on and how under it."""
+    rows = in_order(run)
     lines = [
         "| work | type | pintpot | llama.cpp | ratio | of bandwidth | goal |",
         "|---|---|" + "---:|" * 4 + "---|",
     ]
     lines += [_cells(row) for row in rows]
+    return "\n".join([*lines, *_notes(run)])
+
+
+def _notes(run: Mapping[str, Any]) -> list[str]:
+    rows = in_order(run)
     held, asked = sum(row["holds"] is True for row in rows), sum(row["holds"] is not None for row in rows)
-    lines += ["", f"{held} of {asked} goals hold. {_setting(run)}"]
+    lines = ["", f"{held} of {asked} goals are reached. {_setting(run)}"]
     failed = [row for row in run["rows"] if "failed" in row]
     if failed:
         lines += ["", "Not measured: " + "; ".join(f"`{row['key']}`" for row in failed) + "."]
-    return "\n".join(lines)
+    return lines
 
 
 def work(row: Mapping[str, Any]) -> str:
@@ -75,23 +124,20 @@ def _cells(row: Mapping[str, Any]) -> str:
         ratio = f"{row['ratio_median']:.2f} ({row['ratio_min']:.2f}-{row['ratio_max']:.2f})"
     if f"{OURS}_bandwidth" in row:
         share = f"{row[f'{OURS}_bandwidth']:.0%} / {row[f'{THEIRS}_bandwidth']:.0%}"
-    cells = [work(row), row["type"], _speed(row, OURS), _speed(row, THEIRS), ratio, share, _goal(row)]
+    goal = "" if row["holds"] is None else f"{_mark(row['holds'])}: {_goal(row, measured=True)}"
+    cells = [work(row), row["type"], _speed(row, OURS), _speed(row, THEIRS), ratio, share, goal]
     return "| " + " | ".join(cells) + " |"
 
 
-def _goal(row: Mapping[str, Any]) -> str:
-    if row["holds"] is None:
-        return ""
-    joint = " or " if row["goal"]["either"] else ", "
-    return f"{_mark(row['holds'])}: " + joint.join(_asked(check) for check in row["checks"])
-
-
-def _asked(check: Mapping[str, Any]) -> str:
-    """A part of a goal; with its figure where the table has no column for it."""
-    text: str = check["goal"].replace(">= ", "≥ ").replace("<= ", "≤ ")
-    if "depth adds" in text and check["measured"] is not None:
-        text += f" ({check['measured']:.2f}x)"
-    return text
+def _goal(row: Mapping[str, Any], *, measured: bool = False) -> str:
+    """What is asked of a row. `measured`: with the figures that the table has no column for."""
+    parts = []
+    for check in row["checks"]:
+        text = check["goal"]
+        if measured and "depth adds" in text and check["measured"] is not None:
+            text += f" ({check['measured']:.2f}x)"
+        parts.append(text)
+    return (" or " if row["goal"]["either"] else ", ").join(parts)
 
 
 def _mark(holds: bool) -> str:
@@ -128,7 +174,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("result", type=Path, help="a results file")
-    print(markdown(last_table(parser.parse_args().result)))
+    parser.add_argument("--full", action="store_true", help="a line for every row")
+    args = parser.parse_args()
+    run = last_table(args.result)
+    print(markdown(run) if args.full else summary(run))
 
 
 if __name__ == "__main__":
