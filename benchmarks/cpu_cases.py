@@ -153,9 +153,9 @@ def _moe(choice: Choice) -> Iterator[Job]:
         yield _plain("moe", "35B-A3B", file, decode, Goal(ratio=2.5))
 
 
-def _dense(group: str, work: str, preset: str) -> Callable[[Choice], Iterator[Job]]:
+def _dense(group: str, work: str, preset: str, n_layer: int) -> Callable[[Choice], Iterator[Job]]:
     def group_jobs(choice: Choice) -> Iterator[Job]:
-        shape = PRESETS[preset].with_layers(4 if choice.quick else 8)
+        shape = PRESETS[preset].with_layers(4 if choice.quick else n_layer)
         for quant in DENSE_TYPES[:1] if choice.quick else DENSE_TYPES:
             decode = Goal(ratio=1.25, bandwidth=0.85, either=True)
             yield _plain(group, work, ModelFile(preset, shape, quant), decode, Goal(ratio=2.0))
@@ -163,7 +163,7 @@ def _dense(group: str, work: str, preset: str) -> Callable[[Choice], Iterator[Jo
     return group_jobs
 
 
-def _deep(group: str, depths: tuple[int, ...], most_rounds: int) -> Callable[[Choice], Iterator[Job]]:
+def _deep(group: str, depths: tuple[int, ...]) -> Callable[[Choice], Iterator[Job]]:
     def group_jobs(choice: Choice) -> Iterator[Job]:
         if choice.quick and depths != DEPTHS:
             return
@@ -177,8 +177,8 @@ def _deep(group: str, depths: tuple[int, ...], most_rounds: int) -> Callable[[Ch
                 n_gen=(N_GEN_DEEP,),
                 depths=(0, *some),
                 cache_type=cache_type,
-                repetitions=3,
-                most_rounds=most_rounds,
+                repetitions=5,
+                most_rounds=1,  # filling takes minutes, the repetitions of a process share it
             )
 
     return group_jobs
@@ -234,9 +234,9 @@ GROUPS: Mapping[str, Callable[[Choice], Iterator[Job]]] = {
     "batch": _batch,
     "python": _python,
     "load": _load,
-    "dense-4b": _dense("dense-4b", "dense 4B", "qwen3-4b"),
-    "dense-8b": _dense("dense-8b", "dense 8B", "llama-3.1-8b"),
+    "dense-4b": _dense("dense-4b", "dense 4B", "qwen3-4b", 8),
+    "dense-8b": _dense("dense-8b", "dense 8B", "llama-3.1-8b", 4),
     "delta": _delta,
-    "depth": _deep("depth", DEPTHS, 2),
-    "depth-100k": _deep("depth-100k", (DEEPEST,), 1),
+    "depth": _deep("depth", DEPTHS),
+    "depth-100k": _deep("depth-100k", (DEEPEST,)),
 }
