@@ -5,7 +5,8 @@
 Random-weight files of real shapes are written one at a time, measured and deleted. Both programs get the same
 file and threads in runs that alternate; reported are medians and the ratios of each round. The read bandwidth
 of the machine is measured before, between and after. Results are stored after every file's part
-(benchmarks/results/<machine>/<commit>.json), so that --resume goes on with what is missing.
+(benchmarks/results/<machine>/<commit>.json), so that --resume goes on with what is missing. Nothing else may
+run: rows that other programs disturbed are marked, and --resume measures them again.
 
 Load to first token compares whole processes: `pintpot run FILE hi -n 1` with llama-bench computing one prompt
 token without warm-up, the least that a build of llama.cpp's benchmarks can do.
@@ -28,6 +29,7 @@ from typing import Any
 from benchmarks.alternate import OURS, THEIRS, Samples, alternate, compared
 from benchmarks.cpu_cases import BATCH_DEPTH, BATCH_GEN, GROUPS, Choice, Job, jobs
 from benchmarks.cpu_judge import goal_fields, judge
+from benchmarks.others import OthersWatch
 from benchmarks.programs import (
     ProgramError,
     Settings,
@@ -41,7 +43,7 @@ from benchmarks.programs import (
     version,
 )
 from benchmarks.record import Log, default_path
-from benchmarks.table_text import row_line
+from benchmarks.table_text import disturbed, row_line
 from pintpot.gguf import GGUFFile
 from pintpot.kernels.bandwidth import ram_read_bytes_s
 from pintpot.planner.calibration import describe_run
@@ -82,7 +84,7 @@ class Table:
         self._measure_bandwidth(range(1, self._args.threads + 1))
 
     def _missing(self, job: Job) -> bool:
-        done = {row["key"] for row in self.run["rows"] if "failed" not in row}
+        done = {row["key"] for row in self.run["rows"] if "failed" not in row and not disturbed(row)}
         return any(job.key(test) not in done for test in job.tests)
 
     def _measure_bandwidth(self, threads: Sequence[int]) -> None:
@@ -100,9 +102,11 @@ class Table:
 
     def _measure_job(self, job: Job, path: Path) -> None:
         rounds = min(self._args.rounds, job.most_rounds)
+        watch = OthersWatch()
         try:
             samples = alternate(self._programs(job, path), rounds)
-            rows = [self._row(job, path, test, samples[test]) for test in job.tests]
+            others = {"others_share": watch.share()}
+            rows = [self._row(job, path, test, samples[test]) | others for test in job.tests]
         except ProgramError as error:
             rows = [{"key": job.key(test), "group": job.group, "failed": str(error)} for test in job.tests]
         keys = {row["key"] for row in rows}

@@ -2,7 +2,8 @@
 
     python -m benchmarks.guard NEW.json [OLD.json]
 
-A ratio of the same rounds does not change when the machine is busier or slower than last time. A row has lost
+A ratio of the same rounds does not change when the machine is slower than last time. Rows that other programs
+disturbed are left out. A row has lost
 when its median ratio fell by more than 5% and the ratios of its rounds lie below all of the old ones, so that
 the spread of either run does not count as a loss. OLD is by default the newest earlier run on this machine.
 Exits with 1 and names the rows when any has lost, with 2 when there is nothing to compare with.
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.record import RESULTS, Run, machine_name, read_runs
-from benchmarks.table_text import last_table
+from benchmarks.table_text import disturbed, last_table
 
 TOLERANCE = 0.05
 
@@ -41,8 +42,8 @@ class Change:
 
 
 def changes(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[Change]:
-    """The rows that both runs measured beside llama.cpp, in the order of `new`."""
-    before = {row["key"]: row for row in old["rows"] if "ratio_median" in row}
+    """The rows that both runs measured beside llama.cpp, undisturbed, in the order of `new`."""
+    before = {row["key"]: row for row in old["rows"] if "ratio_median" in row and not disturbed(row)}
     return [
         Change(
             row["key"],
@@ -51,7 +52,7 @@ def changes(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[Change]:
             row["ratio_max"] < before[row["key"]]["ratio_min"],
         )
         for row in new["rows"]
-        if "ratio_median" in row and row["key"] in before
+        if "ratio_median" in row and row["key"] in before and not disturbed(row)
     ]
 
 

@@ -18,6 +18,14 @@ from benchmarks.record import Run, read_runs
 _TEST = re.compile(r"(?P<kind>pp|tg)(?P<n>\d+)(x(?P<parallel>\d+))?(@d(?P<depth>\d+))?")
 
 
+OTHERS_LIMIT = 0.05  # of the CPUs' time; what the system itself does takes a per cent or two
+
+
+def disturbed(row: Mapping[str, Any]) -> bool:
+    """Whether other programs used so much of the machine that the row says little."""
+    return (row.get("others_share") or 0.0) > OTHERS_LIMIT
+
+
 def last_table(path: Path) -> Run:
     """The newest run of the table in a results file. Exits with a message when there is none."""
     runs = [run for run in read_runs(path) if run.get("benchmark") == "cpu_table"]
@@ -37,6 +45,8 @@ def row_line(row: Mapping[str, Any]) -> str:
     if f"{OURS}_bandwidth" in row:
         parts.append(f"{row[f'{OURS}_bandwidth']:.0%} of bandwidth")
     parts += [f"{check['goal']}: {_mark(check['holds'])}" for check in row.get("checks", ())]
+    if disturbed(row):
+        parts.append(f"DISTURBED: others used {row['others_share']:.0%} of the CPUs")
     return "  ".join(parts)
 
 
@@ -99,8 +109,10 @@ def _notes(run: Mapping[str, Any]) -> list[str]:
     held, asked = sum(row["holds"] is True for row in rows), sum(row["holds"] is not None for row in rows)
     lines = ["", f"{held} of {asked} goals are reached. {_setting(run)}"]
     failed = [row for row in run["rows"] if "failed" in row]
-    if failed:
-        lines += ["", "Not measured: " + "; ".join(f"`{row['key']}`" for row in failed) + "."]
+    shaky = [row for row in rows if disturbed(row)]
+    for what, which in (("Not measured", failed), ("Disturbed by other programs", shaky)):
+        if which:
+            lines += ["", f"{what}: " + ", ".join(f"`{row['key']}`" for row in which) + "."]
     return lines
 
 

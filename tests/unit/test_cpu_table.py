@@ -3,10 +3,11 @@
 import argparse
 import itertools
 import json
+import os
 import sys
 
 import pytest
-from benchmarks import cpu_table, guard, record
+from benchmarks import cpu_table, guard, others, record
 from benchmarks.alternate import alternate, compared
 from benchmarks.cpu_cases import GROUPS, Choice, Goal, ModelFile, jobs
 from benchmarks.cpu_judge import goal_fields, judge
@@ -229,6 +230,35 @@ def test_a_program_that_fails_costs_its_rows_only(table_of, tmp_path, monkeypatc
     assert [row["failed"] for row in table.run["rows"]] == ["llama-bench: exit 1\nout of memory"] * 2
     assert row_line(table.run["rows"][0]).endswith("failed: llama-bench: exit 1")
     assert table._missing(wanted[0])
+
+
+def test_a_disturbed_row_is_marked_and_measured_again(table_of, tmp_path, monkeypatch):
+    make, calls = table_of
+    calls += [None, None]
+    wanted = jobs(Choice(("delta",)))
+    (tmp_path / "files").mkdir()
+    monkeypatch.setattr(cpu_table.OthersWatch, "share", lambda self: 0.5)
+    table = make(False)
+    table.measure(wanted, tmp_path / "files")
+    row = table.run["rows"][0]
+    assert row_line(row).endswith("DISTURBED: others used 50% of the CPUs")
+    assert f"Disturbed by other programs: `{row['key']}`" in markdown(table.run)
+    assert guard.changes(table.run, table.run) == []
+    monkeypatch.setattr(cpu_table.OthersWatch, "share", lambda self: 0.01)
+    table = make(True)
+    table.measure(wanted, tmp_path / "files")
+    assert [row["others_share"] for row in table.run["rows"]] == [0.01, 0.01]
+    assert len(calls) == 4
+
+
+def test_own_processes_are_no_others(tmp_path):
+    watch = others.OthersWatch()
+    run([sys.executable, "-c", "sum(range(3_000_000))"])
+    assert 0 <= watch.share() <= 1
+    stat = tmp_path / "stat"
+    stat.write_text("cpu  100 20 30 999 99 4 5 6 0 0\ncpu0 1 1\n")
+    assert others._busy_seconds(stat) == pytest.approx(165 / os.sysconf("SC_CLK_TCK"))
+    assert others._busy_seconds(tmp_path / "none") is None
 
 
 # --- programs
