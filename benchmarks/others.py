@@ -27,7 +27,8 @@ class OthersWatch:
         if busy is None or now is None:
             return None
         others = (now - busy) - (_own_seconds() - own)
-        return max(0.0, others / (time.perf_counter() - start) / (os.cpu_count() or 1))
+        share = others / (time.perf_counter() - start) / (os.cpu_count() or 1)
+        return min(1.0, max(0.0, share))  # the system counts in hundredths of a second
 
 
 def _busy_seconds(stat: Path = _STAT) -> float | None:
