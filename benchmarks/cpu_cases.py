@@ -113,14 +113,10 @@ def jobs(choice: Choice) -> list[Job]:
 
 
 def _a3b(n_layer: int) -> Shape:
-    return PRESETS["qwen3.5-35b-a3b"].with_layers(n_layer)
-
-
-def _tenth_of_a3b() -> Shape:
-    """4 of 40 layers, one of them attention, and a tenth of the vocabulary: weights, keys and values are read
-    in the proportions of the whole model, and filling a depth takes a tenth of its time."""
+    """`n_layer` of 40 layers and as large a share of the vocabulary: weights, head, keys and values are
+    read in the proportions of the whole model."""
     whole = PRESETS["qwen3.5-35b-a3b"]
-    return replace(whole.with_layers(4), n_vocab=whole.n_vocab // 10)
+    return replace(whole.with_layers(n_layer), n_vocab=whole.n_vocab * n_layer // whole.n_layer)
 
 
 def _delta_nets() -> Shape:
@@ -172,7 +168,7 @@ def _deep(group: str, depths: tuple[int, ...]) -> Callable[[Choice], Iterator[Jo
             yield Job(
                 group=group,
                 work="a tenth of 35B-A3B",
-                file=ModelFile("35b-a3b-tenth", _tenth_of_a3b(), "Q4_K"),
+                file=ModelFile("35b-a3b", _a3b(4), "Q4_K"),
                 goals={name_test(0, N_GEN_DEEP, d): Goal(ratio=2.5, depth_cost=2.0) for d in some},
                 n_gen=(N_GEN_DEEP,),
                 depths=(0, *some),
