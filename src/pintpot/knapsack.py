@@ -4,18 +4,18 @@ Groups are the tensors of a model and their options quantized types, or layers a
 VRAM. Small instances are solved exactly: group by group, of all partial choices those are kept that no other
 beats in both bytes and cost. Where these get too many, the linear relaxation is solved: on the lower convex
 hull of each group's (bytes, cost) points, steps are taken in order of cost saved per byte (Sinha and
-Zoltners, "The multiple-choice knapsack problem", Operations Research 27, 1979). The first step that no
-longer fits gives the bound; what room is left is filled with whatever single change saves most, until none
-does.
+Zoltners, "The multiple-choice knapsack problem", Operations Research 27, 1979). What room is left when steps
+no longer fit is filled with whatever single change saves most, until none does. Groups are often one and the
+same list of options, such as the layers of a model: those take their steps together.
 """
 
 from __future__ import annotations
 
-import heapq
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from operator import mul
 from typing import Final, Generic, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -34,10 +34,9 @@ class Option(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Choice(Generic[T]):
-    """One option a group. `bound`: no choice within the budget costs less than this."""
+    """One option a group."""
 
     options: tuple[Option[T], ...]
-    bound: float
 
     @property
     def nbytes(self) -> int:
@@ -54,7 +53,7 @@ def least_bytes(groups: Sequence[Sequence[Option[T]]]) -> int:
 
 
 def choose(groups: Sequence[Sequence[Option[T]]], budget_bytes: int) -> Choice[T]:
-    """The options of least total cost in at most `budget_bytes`; exact where `Choice.bound` is its cost.
+    """The options of least total cost in at most `budget_bytes`, exactly where there are few to look at.
 
     Raises ValueError when even the smallest options are too large (see `least_bytes`).
     """
@@ -96,7 +95,7 @@ def _exact(groups: Sequence[Sequence[Option[T]]], budget_bytes: int) -> Choice[T
     while last is not None and last.option is not None:
         picked.append(last.option)
         last = last.before
-    return Choice(tuple(reversed(picked)), frontier[-1].cost)
+    return Choice(tuple(reversed(picked)))
 
 
 class _Priced(Protocol):
@@ -118,19 +117,44 @@ def _undominated(found: Sequence[P]) -> list[P]:
     return kept
 
 
+@dataclass(frozen=True, slots=True)
+class _Alike(Generic[T]):
+    """Groups of one list of options, by their indices, and its lower convex hull."""
+
+    members: list[int]
+    hull: list[Option[T]]
+
+
+def _alike(groups: Sequence[Sequence[Option[T]]]) -> list[_Alike[T]]:
+    members: dict[int, list[int]] = {}
+    for i, options in enumerate(groups):
+        members.setdefault(id(options), []).append(i)
+    return [_Alike(same, _lower_hull(groups[same[0]])) for same in members.values()]
+
+
+def _steps(alike: Sequence[_Alike[T]]) -> list[tuple[float, int, int]]:
+    """(-gain, kind, k): what the step from option k of a kind's hull to the next saves a byte, most first.
+
+    Along a hull gains fall, so that the steps of a kind come in its order.
+    """
+    return sorted(
+        (-_gain(kind.hull, k), i, k) for i, kind in enumerate(alike) for k in range(len(kind.hull) - 1)
+    )
+
+
 class Savings(Generic[T]):
     """What the relaxation saves for every budget: no choice saves more over the smallest options."""
 
     def __init__(self, groups: Sequence[Sequence[Option[T]]]) -> None:
-        hulls = _hulls(groups)
-        steps = sorted(
-            (-_gain(hull, k), hull[k + 1].nbytes - hull[k].nbytes)
-            for hull in hulls
-            for k in range(len(hull) - 1)
-        )
-        self._gains = [-gain for gain, _ in steps]
-        self._nbytes = list(accumulate((nbytes for _, nbytes in steps), initial=0))
-        self._saved = list(accumulate((-gain * nbytes for gain, nbytes in steps), initial=0.0))
+        alike = _alike(groups)
+        steps = _steps(alike)
+        sizes = [
+            len(alike[i].members) * (alike[i].hull[k + 1].nbytes - alike[i].hull[k].nbytes)
+            for _, i, k in steps
+        ]
+        self._gains = [-gain for gain, _, _ in steps]
+        self._nbytes = list(accumulate(sizes, initial=0))
+        self._saved = list(accumulate(map(mul, self._gains, sizes), initial=0.0))
 
     def within(self, extra_bytes: int) -> float:
         """Cost saved at most by `extra_bytes` more than the smallest options take."""
@@ -141,43 +165,28 @@ class Savings(Generic[T]):
 
 def relaxed(groups: Sequence[Sequence[Option[T]]], budget_bytes: int) -> Choice[T]:
     """The relaxation's choice, rounded down and filled up: as `choose`, for instances of any size."""
-    hulls = _hulls(groups)
-    at = [0] * len(hulls)
-    left = budget_bytes - sum(hull[0].nbytes for hull in hulls)
-    cost = sum(hull[0].cost for hull in hulls)
-    bound: float | None = None
-    steps = [(-_gain(hull, 0), i) for i, hull in enumerate(hulls) if len(hull) > 1]
-    heapq.heapify(steps)
-    while steps:
-        gain, i = heapq.heappop(steps)
-        here, there = hulls[i][at[i]], hulls[i][at[i] + 1]
-        extra = there.nbytes - here.nbytes
-        if extra > left:
-            if bound is None:
-                bound = cost + gain * left
-            continue  # this group stays; cheaper steps of others may still fit
-        at[i] += 1
-        left -= extra
-        cost += there.cost - here.cost
-        if at[i] + 1 < len(hulls[i]):
-            heapq.heappush(steps, (-_gain(hulls[i], at[i]), i))
-    picked = [hull[k] for hull, k in zip(hulls, at, strict=True)]
-    _fill(picked, groups, left)
-    found = sum(option.cost for option in picked)
-    return Choice(tuple(picked), found if bound is None else min(bound, found))
+    alike = _alike(groups)
+    at = [0] * len(alike)
+    climbing = [len(kind.members) for kind in alike]  # the first so many of a kind have taken all its steps
+    left = budget_bytes - sum(kind.hull[0].nbytes * len(kind.members) for kind in alike)
+    picked: dict[int, Option[T]] = {}
+    for _, i, k in _steps(alike):
+        members, hull = alike[i].members, alike[i].hull
+        extra = hull[k + 1].nbytes - hull[k].nbytes
+        n = min(climbing[i], left // extra)
+        picked |= dict.fromkeys(members[n : climbing[i]], hull[k])  # cheaper steps of others may still fit
+        left -= n * extra
+        climbing[i], at[i] = n, k + 1
+    for kind, n, k in zip(alike, climbing, at, strict=True):
+        picked |= dict.fromkeys(kind.members[:n], kind.hull[k])
+    options = [picked[i] for i in range(len(groups))]
+    _fill(options, groups, left)
+    return Choice(tuple(options))
 
 
 def _gain(hull: Sequence[Option[T]], k: int) -> float:
     """Cost saved per byte by the step from option k to the next."""
     return (hull[k].cost - hull[k + 1].cost) / (hull[k + 1].nbytes - hull[k].nbytes)
-
-
-def _hulls(groups: Sequence[Sequence[Option[T]]]) -> list[list[Option[T]]]:
-    known: dict[int, list[Option[T]]] = {}  # groups are often one and the same
-    for options in groups:
-        if id(options) not in known:
-            known[id(options)] = _lower_hull(options)
-    return [known[id(options)] for options in groups]
 
 
 def _lower_hull(options: Sequence[Option[T]]) -> list[Option[T]]:
@@ -194,11 +203,16 @@ def _fill(picked: list[Option[T]], groups: Sequence[Sequence[Option[T]]], left: 
     """Uses up `left` bytes: the change of one group that saves most, as long as there is one."""
     while True:
         best: tuple[float, int, Option[T]] | None = None
+        seen: set[tuple[int, int]] = set()
         for i, options in enumerate(groups):
+            here = picked[i]
+            if (id(options), id(here)) in seen:
+                continue
+            seen.add((id(options), id(here)))
+            most = left + here.nbytes
             for option in options:
-                saved = picked[i].cost - option.cost
-                fits = option.nbytes - picked[i].nbytes <= left
-                if fits and saved > 0 and (best is None or saved > best[0]):
+                saved = here.cost - option.cost
+                if option.nbytes <= most and saved > 0 and (best is None or saved > best[0]):
                     best = (saved, i, option)
         if best is None:
             return

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from math import inf
 from typing import Final
 
@@ -28,7 +29,17 @@ from pintpot.planner.memory import (
     step_bytes,
 )
 from pintpot.planner.profile import EngineProfile
-from pintpot.planner.speed import Placement, Rates, TokenTime, decode, expert_seconds, prefill_tokens_s, rates
+from pintpot.planner.speed import (
+    Placement,
+    Rates,
+    TokenTime,
+    decode,
+    expert_seconds,
+    head_seconds,
+    layer_seconds,
+    prefill_tokens_s,
+    rates,
+)
 from pintpot.spec import AttentionLayer, ModelSpec
 from pintpot.spec.cache import KVType, default_context
 
@@ -161,9 +172,10 @@ def _smaller_batches(
     problem: Problem, settings: CacheSettings, steps: tuple[str, ...]
 ) -> tuple[CacheSettings, tuple[str, ...]]:
     """The largest batch with which every layer fits; the smallest when none does."""
+    wanted = _wanted_layers(problem)
     for n_batch in _BATCHES if problem.limits.n_batch is None else (settings.n_batch,):
         smaller = replace(settings, n_batch=n_batch)
-        if _fixed_bytes(problem, smaller, _wanted_layers(problem)) <= problem.vram_bytes:
+        if _fixed_bytes(problem, smaller)[wanted] <= problem.vram_bytes:
             break
     if smaller.n_batch < settings.n_batch:
         steps = (*steps, f"prompts are read {smaller.n_batch} tokens at a time")
@@ -190,12 +202,19 @@ def _on_gpu(n_layer: int, n_gpu_layers: int) -> tuple[bool, ...]:
     return tuple(i >= n_layer - n_gpu_layers for i in range(n_layer))
 
 
-def _fixed_bytes(problem: Problem, settings: CacheSettings, n_gpu_layers: int) -> int:
-    """VRAM without routed experts."""
-    n_layer = problem.spec.n_layer
-    head = n_gpu_layers > 0 and not problem.model.head_in_ram
-    placement = Placement(_on_gpu(n_layer, n_gpu_layers), (0,) * n_layer, output_on_gpu=head)
-    return _usage(problem, settings, placement)[0].total
+def _fixed_bytes(problem: Problem, settings: CacheSettings) -> list[int]:
+    """VRAM without routed experts, for every number of layers on the GPU."""
+    model = problem.model
+    cache = cache_bytes(problem.spec, settings, problem.profile.cache_steps)
+    once = GPU_CONTEXT_BYTES + step_bytes(problem.spec, settings.n_batch)
+    once += 0 if model.head_in_ram else model.head
+    layers = (
+        layer.dense - layer.dense_in_ram + kv + state
+        for layer, kv, state in zip(
+            reversed(model.layers), reversed(cache.kv), reversed(cache.state), strict=True
+        )
+    )
+    return [0, *list(accumulate(layers, initial=once))[1:]]
 
 
 def _on_cpu(problem: Problem, settings: CacheSettings, steps: tuple[str, ...]) -> Solution:
@@ -212,15 +231,11 @@ def _with_gpu(
     """
     placed: list[Solution] = []
     smaller, steps = _smaller_batches(problem, settings, steps)
-    n_layer = problem.spec.n_layer
+    n_layer, wanted, vram_bytes = problem.spec.n_layer, _wanted_layers(problem), problem.vram_bytes
     freed = step_bytes(problem.spec, settings.n_batch) - step_bytes(problem.spec, smaller.n_batch)
-    fixed = {n: _fixed_bytes(problem, settings, n) for n in range(_wanted_layers(problem), 0, -1)}
-    room = {
-        n: max(0, problem.vram_bytes - nbytes)
-        for n, nbytes in fixed.items()
-        if nbytes - freed <= problem.vram_bytes
-    }
-    pinned = {n: left for n, left in room.items() if _pinned_fit(problem, _on_gpu(n_layer, n), left)}
+    fixed = _fixed_bytes(problem, settings)
+    room = {n: max(0, vram_bytes - fixed[n]) for n in range(wanted, 0, -1) if fixed[n] - freed <= vram_bytes}
+    pinned = _with_room_for_pins(problem, room)
     if room and not pinned:
         problem = _without_pins(problem)
         steps = (*steps, "not all experts that -ot wants on the GPU are there")
@@ -230,15 +245,18 @@ def _with_gpu(
     ways = [_options(problem, whole_layers=True)]
     if problem.profile.per_expert:
         ways.append(_options(problem, whole_layers=False))
-    savings = Savings(ways[-1])
+        ways.reverse()  # the better of the two first, which mostly rules the other out
+    savings = [Savings(options) for options in ways]
+    bounds = _least_seconds(problem, smaller, ways[0])
     head = not problem.model.head_in_ram
     for n_gpu, left in room.items():
+        fewest, cheapest = bounds[n_gpu]
         dense = _on_gpu(n_layer, n_gpu)
-        if _least_seconds(problem, smaller, dense, ways[-1], savings.within(left)) >= seconds:
-            continue
         on_cpu = f"{n_layer - n_gpu} of {n_layer} layers are computed by the CPU"
-        gave_way = (*steps, on_cpu) if n_gpu < _wanted_layers(problem) else steps
-        for options in ways:
+        gave_way = (*steps, on_cpu) if n_gpu < wanted else steps
+        for options, saved in zip(ways, savings, strict=True):
+            if max(fewest - saved.within(left), cheapest) >= seconds:
+                continue
             resident = _resident(options, dense, left)
             found = _build(problem, smaller, Placement(dense, resident, output_on_gpu=head), gave_way)
             if found.ram.total <= problem.ram_bytes:
@@ -248,20 +266,24 @@ def _with_gpu(
 
 
 def _least_seconds(
-    problem: Problem,
-    settings: CacheSettings,
-    dense: tuple[bool, ...],
-    options: Sequence[list[Option[int]]],
-    saved: float,
-) -> float:
-    """No placement of experts is faster when more than the fewest of them save at most `saved`."""
-    head = not problem.model.head_in_ram
-    fewest, most = (
-        tuple(several[end].kind if gpu else 0 for several, gpu in zip(options, dense, strict=True))
-        for end in (0, -1)
-    )
-    none = _token(problem, settings, Placement(dense, fewest, output_on_gpu=head)).total
-    return max(none - saved, _token(problem, settings, Placement(dense, most, output_on_gpu=head)).total)
+    problem: Problem, settings: CacheSettings, options: Sequence[list[Option[int]]]
+) -> list[tuple[float, float]]:
+    """For every number of layers on the GPU, seconds a token with the fewest experts there and with those that
+    take least time, whether or not they fit."""
+    model, rate, profile = problem.model, problem.rates, problem.profile
+    distinct = {id(several): several for several in options}
+    cheapest = {key: min(several, key=lambda option: option.cost) for key, several in distinct.items()}
+    reads = cache_read_bytes(problem.spec, settings, _depth(problem, settings))
+    on_cpu = [layer_seconds(layer, reads[i], None, rate, profile)[0] for i, layer in enumerate(model.layers)]
+    start = profile.token_s + head_seconds(model, rate, on_gpu=not model.head_in_ram) + sum(on_cpu)
+    several_ways = []
+    for picked in ([several[0] for several in options], [cheapest[id(several)] for several in options]):
+        moved = [
+            layer_seconds(layer, reads[i], picked[i].kind, rate, profile)[0] - on_cpu[i]
+            for i, layer in enumerate(model.layers)
+        ]
+        several_ways.append(accumulate(reversed(moved), initial=start))
+    return list(zip(*several_ways, strict=True))
 
 
 def _options(problem: Problem, *, whole_layers: bool) -> list[list[Option[int]]]:
@@ -294,14 +316,14 @@ def _resident(
     return tuple(option.kind for option in choose(possible, left).options)
 
 
-def _pinned_fit(problem: Problem, dense_on_gpu: Sequence[bool], left: int) -> bool:
-    """Whether the experts that -ot rules put into VRAM have room and their layers are there."""
-    pinned = [
-        (layer, gpu)
-        for layer, gpu in zip(problem.model.layers, dense_on_gpu, strict=True)
-        if layer.experts_on_gpu
-    ]
-    return all(gpu for _, gpu in pinned) and sum(layer.experts for layer, _ in pinned) <= left
+def _with_room_for_pins(problem: Problem, room: dict[int, int]) -> dict[int, int]:
+    """Numbers of layers on the GPU with which all experts that -ot rules put into VRAM are there."""
+    layers = problem.model.layers
+    pinned = [i for i, layer in enumerate(layers) if layer.experts_on_gpu]
+    if not pinned:
+        return room
+    nbytes = sum(layers[i].experts for i in pinned)
+    return {n: left for n, left in room.items() if n >= len(layers) - pinned[0] and left >= nbytes}
 
 
 def _without_pins(problem: Problem) -> Problem:

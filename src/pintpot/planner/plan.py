@@ -126,7 +126,7 @@ def plan_file(
         quant,
         problem,
         solution,
-        _contexts(problem),
+        _contexts(problem, solution),
         (),
         advise(problem, solution),
         "" if repo else str(file.path),
@@ -153,13 +153,13 @@ def plan_entry(entry: Entry, quant: str, hardware: Hardware, limits: Limits, pro
     problems = {q: problem_of(q) for q in QUANTS}
     others = tuple(OtherFormat(q, p, solve_or_none(p)) for q, p in problems.items())
     problem = problems.get(quant) or problem_of(quant)
-    solution = _solve(problem, others)
+    solution = next((o.solution for o in others if o.quant == quant), None) or _solve(problem, others)
     return Plan(
         entry.name,
         quant,
         problem,
         solution,
-        _contexts(problem),
+        _contexts(problem, solution),
         tuple(_format(other, entry.n_params) for other in others),
         advise(problem, solution, others),
         repo=entry.gguf_repo,
@@ -188,12 +188,15 @@ def _format(other: OtherFormat, n_params: int) -> Format:
     return Format(other.quant, nbytes, other.solution, 8 * nbytes / n_params, quality_class(other.quant))
 
 
-def _contexts(problem: Problem, contexts: Sequence[int] = CONTEXTS) -> tuple[Alternative, ...]:
+def _contexts(problem: Problem, solution: Solution) -> tuple[Alternative, ...]:
     """Contexts up to what the model was trained for, each full to a quarter."""
     found = []
-    for ctx in contexts:
+    for ctx in CONTEXTS:
         if ctx > problem.spec.ctx_train:
             break
         other = replace(problem, limits=problem.limits.with_ctx(ctx))
-        found.append(Alternative(f"{ctx // 1024}K", problem.model.total, solve_or_none(other)))
+        same = ctx == solution.settings.ctx_tokens
+        found.append(
+            Alternative(f"{ctx // 1024}K", problem.model.total, solution if same else solve_or_none(other))
+        )
     return tuple(found)

@@ -86,6 +86,29 @@ def expert_seconds(
     return max(gpu, cpu), gpu, cpu
 
 
+def layer_seconds(
+    layer: LayerBytes, cache_read: int, resident: int | None, rate: Rates, profile: EngineProfile
+) -> tuple[float, float, float, float]:
+    """(elapsed, GPU, CPU, fixed) seconds of a layer on the GPU with `resident` of its experts; None: of one on
+    the CPU. `cache_read`: bytes of keys, values and state that it reads. Elapsed includes fixed costs."""
+    dense = layer.dense + cache_read
+    if resident is None:
+        cpu = (dense + layer.routed) / rate.cpu_bytes
+        return cpu + profile.cpu_layer_s, 0.0, cpu, profile.cpu_layer_s
+    here = (dense - layer.dense_in_ram) / rate.gpu_bytes
+    there = layer.dense_in_ram / rate.cpu_bytes
+    fixed = profile.gpu_layer_s
+    if layer.dense_in_ram:
+        fixed += profile.cpu_layer_s + profile.handoff_s
+    elapsed, on_gpu, on_cpu = expert_seconds(layer, resident, rate, profile)
+    return here + there + elapsed + fixed, here + on_gpu, there + on_cpu, fixed
+
+
+def head_seconds(model: ModelBytes, rate: Rates, *, on_gpu: bool) -> float:
+    """Of the output head."""
+    return model.head / (rate.gpu_bytes if on_gpu else rate.cpu_bytes)
+
+
 def decode(
     model: ModelBytes,
     cache_reads: Sequence[int],
@@ -94,35 +117,18 @@ def decode(
     profile: EngineProfile,
 ) -> TokenTime:
     """One token. `cache_reads`: bytes of keys, values and state read in each layer, which says the depth."""
-    total = gpu = cpu = 0.0
     fixed = profile.token_s
+    head = head_seconds(model, rate, on_gpu=placement.output_on_gpu)
+    gpu, cpu = (head, 0.0) if placement.output_on_gpu else (0.0, head)
+    total = fixed + head
     for i, layer in enumerate(model.layers):
-        dense = layer.dense + cache_reads[i]
-        if placement.dense_on_gpu[i]:
-            here = (dense - layer.dense_in_ram) / rate.gpu_bytes
-            there = layer.dense_in_ram / rate.cpu_bytes
-            part = here + there
-            gpu += here
-            cpu += there
-            fixed += profile.gpu_layer_s
-            if layer.dense_in_ram:
-                fixed += profile.cpu_layer_s + profile.handoff_s
-            elapsed, on_gpu, on_cpu = expert_seconds(layer, placement.resident[i], rate, profile)
-        else:
-            part = dense / rate.cpu_bytes
-            cpu += part
-            fixed += profile.cpu_layer_s
-            on_gpu, on_cpu = 0.0, layer.routed / rate.cpu_bytes
-            elapsed = on_cpu
-        total += part + elapsed
+        resident = placement.resident[i] if placement.dense_on_gpu[i] else None
+        elapsed, on_gpu, on_cpu, once = layer_seconds(layer, cache_reads[i], resident, rate, profile)
+        total += elapsed
         gpu += on_gpu
         cpu += on_cpu
-    head = model.head / (rate.gpu_bytes if placement.output_on_gpu else rate.cpu_bytes)
-    if placement.output_on_gpu:
-        gpu += head
-    else:
-        cpu += head
-    return TokenTime(total + head + fixed, gpu, cpu, fixed)
+        fixed += once
+    return TokenTime(total, gpu, cpu, fixed)
 
 
 def prefill_tokens_s(
