@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.record import default_path, store
-from pintpot.synth import synthesize
+from pintpot.synth.synthesize import synthesize
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,16 +6,16 @@ beats in both bytes and cost. Where these get too many, the linear relaxation is
 hull of each group's (bytes, cost) points, steps are taken in order of cost saved per byte (Sinha and
 Zoltners, "The multiple-choice knapsack problem", Operations Research 27, 1979). What room is left when steps
 no longer fit is filled with whatever single change saves most, until none does. Groups are often one and the
-same list of options, such as the layers of a model: those take their steps together.
+same object, such as the layers of a model: those take their steps together.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
-from operator import mul
 from typing import Final, Generic, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -30,6 +30,38 @@ class Option(Generic[T]):
     kind: T
     nbytes: int
     cost: float
+
+
+class Group(Generic[T]):
+    """The options of a group, at least one; what solving derives of them is found once for the object."""
+
+    def __init__(self, options: Iterable[Option[T]]) -> None:
+        self.options = tuple(options)
+
+    @cached_property
+    def least_bytes(self) -> int:
+        """Of the smallest option."""
+        return min(option.nbytes for option in self.options)
+
+    @cached_property
+    def cheapest(self) -> Option[T]:
+        """The option of least cost, whatever it takes."""
+        return min(self.options, key=lambda option: option.cost)
+
+    @cached_property
+    def useful(self) -> list[Option[T]]:
+        """Options that no other beats in both bytes and cost, from the smallest to the cheapest."""
+        return _undominated(self.options)
+
+    @cached_property
+    def hull(self) -> list[Option[T]]:
+        """The options on the lower convex hull of (bytes, cost), from the smallest to the cheapest."""
+        hull: list[Option[T]] = []
+        for option in self.useful:
+            while len(hull) > 1 and _gain(hull, len(hull) - 2) <= _gain([hull[-1], option], 0):
+                hull.pop()
+            hull.append(option)
+        return hull
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +79,12 @@ class Choice(Generic[T]):
         return sum(option.cost for option in self.options)
 
 
-def least_bytes(groups: Sequence[Sequence[Option[T]]]) -> int:
+def least_bytes(groups: Sequence[Group[T]]) -> int:
     """Bytes of the smallest options."""
-    return sum(min(option.nbytes for option in options) for options in groups)
+    return sum(group.least_bytes for group in groups)
 
 
-def choose(groups: Sequence[Sequence[Option[T]]], budget_bytes: int) -> Choice[T]:
+def choose(groups: Sequence[Group[T]], budget_bytes: int) -> Choice[T]:
     """The options of least total cost in at most `budget_bytes`, exactly where there are few to look at.
 
     Raises ValueError when even the smallest options are too large (see `least_bytes`).
@@ -73,20 +105,18 @@ class _Partial(Generic[T]):
     before: _Partial[T] | None = None
 
 
-def _exact(groups: Sequence[Sequence[Option[T]]], budget_bytes: int) -> Choice[T] | None:
+def _exact(groups: Sequence[Group[T]], budget_bytes: int) -> Choice[T] | None:
     """The cheapest choice; None when there are too many partial ones to look at."""
     spare = budget_bytes - least_bytes(groups)
     frontier: list[_Partial[T]] = [_Partial(0, 0.0)]
-    for options in groups:
-        least = min(option.nbytes for option in options)
-        spare += least  # what this group and those before it may take
-        useful = _undominated(options)
-        if len(frontier) * len(useful) > _MOST_PARTIAL:
+    for group in groups:
+        spare += group.least_bytes  # what this group and those before it may take
+        if len(frontier) * len(group.useful) > _MOST_PARTIAL:
             return None
         grown = [
             _Partial(p.nbytes + o.nbytes, p.cost + o.cost, o, p)
             for p in frontier
-            for o in useful
+            for o in group.useful
             if p.nbytes + o.nbytes <= spare
         ]
         frontier = _undominated(grown)
@@ -117,44 +147,37 @@ def _undominated(found: Sequence[P]) -> list[P]:
     return kept
 
 
-@dataclass(frozen=True, slots=True)
-class _Alike(Generic[T]):
-    """Groups of one list of options, by their indices, and its lower convex hull."""
-
-    members: list[int]
-    hull: list[Option[T]]
-
-
-def _alike(groups: Sequence[Sequence[Option[T]]]) -> list[_Alike[T]]:
+def _alike(groups: Sequence[Group[T]]) -> list[tuple[Group[T], list[int]]]:
+    """The distinct groups, each with the indices at which it stands."""
     members: dict[int, list[int]] = {}
-    for i, options in enumerate(groups):
-        members.setdefault(id(options), []).append(i)
-    return [_Alike(same, _lower_hull(groups[same[0]])) for same in members.values()]
+    for i, group in enumerate(groups):
+        members.setdefault(id(group), []).append(i)
+    return [(groups[same[0]], same) for same in members.values()]
 
 
-def _steps(alike: Sequence[_Alike[T]]) -> list[tuple[float, int, int]]:
-    """(-gain, kind, k): what the step from option k of a kind's hull to the next saves a byte, most first.
+def _steps(hulls: Sequence[Sequence[Option[T]]]) -> list[tuple[float, int, int]]:
+    """(-gain, i, k): what the step from option k of hull i to the next saves a byte, most first.
 
-    Along a hull gains fall, so that the steps of a kind come in its order.
+    Along a hull gains fall, so that the steps of each come in its order.
     """
-    return sorted(
-        (-_gain(kind.hull, k), i, k) for i, kind in enumerate(alike) for k in range(len(kind.hull) - 1)
-    )
+    return sorted((-_gain(hull, k), i, k) for i, hull in enumerate(hulls) for k in range(len(hull) - 1))
 
 
 class Savings(Generic[T]):
     """What the relaxation saves for every budget: no choice saves more over the smallest options."""
 
-    def __init__(self, groups: Sequence[Sequence[Option[T]]]) -> None:
+    def __init__(self, groups: Sequence[Group[T]]) -> None:
         alike = _alike(groups)
-        steps = _steps(alike)
+        steps = _steps([group.hull for group, _ in alike])
         sizes = [
-            len(alike[i].members) * (alike[i].hull[k + 1].nbytes - alike[i].hull[k].nbytes)
-            for _, i, k in steps
+            len(members) * (group.hull[k + 1].nbytes - group.hull[k].nbytes)
+            for group, members, k in ((*alike[i], k) for _, i, k in steps)
         ]
         self._gains = [-gain for gain, _, _ in steps]
         self._nbytes = list(accumulate(sizes, initial=0))
-        self._saved = list(accumulate(map(mul, self._gains, sizes), initial=0.0))
+        self._saved = list(
+            accumulate((gain * n for gain, n in zip(self._gains, sizes, strict=True)), initial=0.0)
+        )
 
     def within(self, extra_bytes: int) -> float:
         """Cost saved at most by `extra_bytes` more than the smallest options take."""
@@ -163,22 +186,22 @@ class Savings(Generic[T]):
         return self._saved[k] + rest
 
 
-def relaxed(groups: Sequence[Sequence[Option[T]]], budget_bytes: int) -> Choice[T]:
+def relaxed(groups: Sequence[Group[T]], budget_bytes: int) -> Choice[T]:
     """The relaxation's choice, rounded down and filled up: as `choose`, for instances of any size."""
     alike = _alike(groups)
     at = [0] * len(alike)
-    climbing = [len(kind.members) for kind in alike]  # the first so many of a kind have taken all its steps
-    left = budget_bytes - sum(kind.hull[0].nbytes * len(kind.members) for kind in alike)
+    climbing = [len(members) for _, members in alike]  # the first so many have taken all steps so far
+    left = budget_bytes - sum(group.hull[0].nbytes for group in groups)
     picked: dict[int, Option[T]] = {}
-    for _, i, k in _steps(alike):
-        members, hull = alike[i].members, alike[i].hull
-        extra = hull[k + 1].nbytes - hull[k].nbytes
+    for _, i, k in _steps([group.hull for group, _ in alike]):
+        group, members = alike[i]
+        extra = group.hull[k + 1].nbytes - group.hull[k].nbytes
         n = min(climbing[i], left // extra)
-        picked |= dict.fromkeys(members[n : climbing[i]], hull[k])  # cheaper steps of others may still fit
+        picked |= dict.fromkeys(members[n : climbing[i]], group.hull[k])  # steps of others may still fit
         left -= n * extra
         climbing[i], at[i] = n, k + 1
-    for kind, n, k in zip(alike, climbing, at, strict=True):
-        picked |= dict.fromkeys(kind.members[:n], kind.hull[k])
+    for (group, members), n, k in zip(alike, climbing, at, strict=True):
+        picked |= dict.fromkeys(members[:n], group.hull[k])
     options = [picked[i] for i in range(len(groups))]
     _fill(options, groups, left)
     return Choice(tuple(options))
@@ -189,28 +212,18 @@ def _gain(hull: Sequence[Option[T]], k: int) -> float:
     return (hull[k].cost - hull[k + 1].cost) / (hull[k + 1].nbytes - hull[k].nbytes)
 
 
-def _lower_hull(options: Sequence[Option[T]]) -> list[Option[T]]:
-    """The options on the lower convex hull of (bytes, cost), from the smallest to the cheapest."""
-    hull: list[Option[T]] = []
-    for option in _undominated(options):
-        while len(hull) > 1 and _gain(hull, len(hull) - 2) <= _gain([hull[-1], option], 0):
-            hull.pop()
-        hull.append(option)
-    return hull
-
-
-def _fill(picked: list[Option[T]], groups: Sequence[Sequence[Option[T]]], left: int) -> None:
+def _fill(picked: list[Option[T]], groups: Sequence[Group[T]], left: int) -> None:
     """Uses up `left` bytes: the change of one group that saves most, as long as there is one."""
     while True:
         best: tuple[float, int, Option[T]] | None = None
         seen: set[tuple[int, int]] = set()
-        for i, options in enumerate(groups):
+        for i, group in enumerate(groups):
             here = picked[i]
-            if (id(options), id(here)) in seen:
+            if (id(group), id(here)) in seen:
                 continue
-            seen.add((id(options), id(here)))
+            seen.add((id(group), id(here)))
             most = left + here.nbytes
-            for option in options:
+            for option in group.useful:
                 saved = here.cost - option.cost
                 if option.nbytes <= most and saved > 0 and (best is None or saved > best[0]):
                     best = (saved, i, option)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from pintpot.cli import main
-from pintpot.synth import synthesize
+from pintpot.synth.synthesize import synthesize
 
 
 @pytest.fixture(scope="session")

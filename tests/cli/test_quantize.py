@@ -14,7 +14,8 @@ from dataclasses import replace
 import pytest
 
 from pintpot.gguf import GGUFFile, GGUFWriter
-from pintpot.synth import TOYS, synthesize, write_model
+from pintpot.synth.presets import TOYS
+from pintpot.synth.synthesize import synthesize, write_model
 
 
 @pytest.fixture

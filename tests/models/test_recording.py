@@ -19,7 +19,8 @@ from pintpot.kernels.reference import ReferenceOps
 from pintpot.runtime.cache import ModelState
 from pintpot.runtime.loader import load_model
 from pintpot.spec.cache import KVType
-from pintpot.synth import TOYS, write_model
+from pintpot.synth.presets import TOYS
+from pintpot.synth.synthesize import write_model
 
 TOLERANCE = 1e-4
 SHAPES = TOYS | {

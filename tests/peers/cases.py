@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pintpot.spec import RopeScaling
-from pintpot.synth import TOYS, Shape
+from pintpot.spec.shape import Shape
+from pintpot.synth.presets import TOYS
 
 F32 = npt.NDArray[np.float32]
 

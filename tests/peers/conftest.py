@@ -10,7 +10,7 @@ from cases import SHAPES
 
 from pintpot.gguf import GGMLType
 from pintpot.kernels.cpu import CpuOps
-from pintpot.synth import write_model
+from pintpot.synth.synthesize import write_model
 
 
 @pytest.fixture(scope="session")

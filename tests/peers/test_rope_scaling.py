@@ -12,7 +12,8 @@ from llama_oracle import LlamaCpp
 from ours import Ours
 
 from pintpot.spec import RopeScaling
-from pintpot.synth import TOYS, write_model
+from pintpot.synth.presets import TOYS
+from pintpot.synth.synthesize import write_model
 
 ERROR = 1e-3
 CHANGES = {

@@ -10,7 +10,8 @@ from files import with_metadata
 from llama_oracle import LlamaCpp
 
 from pintpot.gguf import GGUFFile
-from pintpot.synth import TOYS, write_model
+from pintpot.synth.presets import TOYS
+from pintpot.synth.synthesize import write_model
 from pintpot.tokenizer import Tokenizer
 
 PRE = [

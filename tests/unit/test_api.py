@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import pintpot
-from pintpot.synth import synthesize
+from pintpot.synth.synthesize import synthesize
 
 ARCHS = ["llama", "qwen35moe", "gemma4", "gpt-oss"]
 

@@ -88,8 +88,6 @@ def plan(
 
 def _plan(model: str, hardware: Hardware, limits: Limits, engine: Engine) -> Plan:
     from pintpot.planner.plan import plan_entry, plan_file
-    from pintpot.store import catalog
-    from pintpot.store.hub import Hub, HubModel
 
     profile = engine_profile(engine, hardware)
     if model == "demo" or model.endswith(".gguf") or Path(model).exists():
@@ -97,8 +95,13 @@ def _plan(model: str, hardware: Hardware, limits: Limits, engine: Engine) -> Pla
         from pintpot.store.resolve import resolve_model
 
         return plan_file(GGUFFile.open(resolve_model(model)), hardware, limits, profile)
-    if (online := HubModel.parse(model)) is not None:
-        found, header = Hub().open_header(online)
-        return plan_file(header, hardware, limits, profile, quant=found, repo=online.repo)
+    if "/" in model:
+        from pintpot.store.hub import Hub, HubModel
+
+        if (online := HubModel.parse(model)) is not None:
+            found, header = Hub().open_header(online)
+            return plan_file(header, hardware, limits, profile, quant=found, repo=online.repo)
+    from pintpot.store import catalog
+
     entry, quant = catalog.find(model)
     return plan_entry(entry, quant or "Q4_K_M", hardware, limits, profile)

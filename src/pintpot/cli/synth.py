@@ -30,7 +30,7 @@ def synth(
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Write a random-weight GGUF of a real shape, with a working tokenizer and realistic expert routing."""
-    from pintpot.synth import synthesize
+    from pintpot.synth.synthesize import synthesize
 
     if out.exists() and not force:
         raise UsageError(f"{out}: exists already; choose another name or give --force")

@@ -2,20 +2,24 @@
 
 A model's header holds up to half a million strings (tokens, merges). Opening a file walks over them, which
 checks their bounds and takes tens of milliseconds; a value becomes Python objects when it is asked for.
+NumPy, a tenth of a second to import, is needed for arrays of numbers alone.
 """
 
 from __future__ import annotations
 
 import mmap
 import struct
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from pintpot.gguf.types import ValueType
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from typing_extensions import TypeIs
 
 Buffer: TypeAlias = mmap.mmap | bytes
 Scalar: TypeAlias = bool | int | float | str
@@ -39,20 +43,8 @@ _SCALARS: Final = {
     ValueType.INT64: struct.Struct("<q"),
     ValueType.FLOAT64: struct.Struct("<d"),
 }
-_DTYPES: Final[dict[ValueType, np.dtype[Any]]] = {
-    ValueType.UINT8: np.dtype("u1"),
-    ValueType.INT8: np.dtype("i1"),
-    ValueType.UINT16: np.dtype("<u2"),
-    ValueType.INT16: np.dtype("<i2"),
-    ValueType.UINT32: np.dtype("<u4"),
-    ValueType.INT32: np.dtype("<i4"),
-    ValueType.FLOAT32: np.dtype("<f4"),
-    ValueType.BOOL: np.dtype("u1"),
-    ValueType.UINT64: np.dtype("<u8"),
-    ValueType.INT64: np.dtype("<i8"),
-    ValueType.FLOAT64: np.dtype("<f8"),
-}
-_SIZES: Final = {int(kind): dtype.itemsize for kind, dtype in _DTYPES.items()}
+_SIZES: Final = {int(kind): layout.size for kind, layout in _SCALARS.items()}
+_FLOATS: Final = frozenset({ValueType.FLOAT32, ValueType.FLOAT64})
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +105,16 @@ class Metadata(Mapping[str, Value]):
             return None
         tag, count = _ARRAY_HEAD.unpack_from(self._buffer, entry.start)
         return ValueType(tag), count
+
+    def integers(self, key: str) -> tuple[int, ...] | None:
+        """An array of whole numbers or bools as ints; None for any other value. Raises KeyError."""
+        info = self.array_info(key)
+        if info is None or info[0] not in _SCALARS or info[0] in _FLOATS:
+            return None
+        layout, start = _SCALARS[info[0]], self._entries[key].start + _ARRAY_HEAD.size
+        raw = self._buffer[start : start + info[1] * layout.size]
+        numbers = (value for (value,) in layout.iter_unpack(raw))
+        return tuple(map(bool, numbers) if info[0] is ValueType.BOOL else numbers)
 
     def raw(self, key: str) -> RawValue:
         """The value as it is encoded in the file. Raises KeyError."""
@@ -177,9 +179,11 @@ def _decode(raw: bytes, position: int, tag: ValueType) -> tuple[Value, int]:
     item_tag, count = _ARRAY_HEAD.unpack_from(raw, position)
     position += _ARRAY_HEAD.size
     if item_tag in _SIZES:
-        dtype = _DTYPES[ValueType(item_tag)]
-        stop = position + count * dtype.itemsize
-        array: npt.NDArray[np.generic] = np.frombuffer(raw[position:stop], dtype=dtype)
+        import numpy as np
+
+        layout = _SCALARS[ValueType(item_tag)]
+        stop = position + count * layout.size
+        array: npt.NDArray[np.generic] = np.frombuffer(raw[position:stop], dtype=np.dtype(layout.format))
         if item_tag == ValueType.BOOL:
             array = array != 0
             array.flags.writeable = False
@@ -213,9 +217,21 @@ def _split_strings(
     return strings, position
 
 
+def is_array(value: object) -> TypeIs[npt.NDArray[np.generic]]:
+    """Whether it is a NumPy array, which nothing is before NumPy is imported."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(value, numpy.ndarray)
+
+
+def is_scalar(value: object) -> TypeIs[np.generic]:
+    """Whether it is a NumPy scalar."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(value, numpy.generic)
+
+
 def show(value: object) -> str:
     """A short one-line rendering for error messages: no control characters, at most about 60 characters."""
-    if isinstance(value, np.ndarray):
+    if is_array(value):
         return f"an array of {value.size}"
     if isinstance(value, list):
         return f"a list of {len(value)}"

@@ -17,15 +17,16 @@ from functools import cached_property
 from math import prod
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Final
 
 from pintpot.errors import ModelFileError
 from pintpot.gguf.header import Header, RawTensor, parse_header
 from pintpot.gguf.metadata import Metadata, show
 from pintpot.gguf.types import TYPES, TypeInfo, type_name
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 _SPLIT_NAME: Final = re.compile(r"^(?P<stem>.*)-(?P<no>\d{5})-of-(?P<count>\d{5})\.gguf$", re.DOTALL)
 
@@ -62,11 +63,18 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One mapped file of a model. `bytes` is the whole file, uint8, read-only, paged in on use."""
+    """One mapped file of a model, `nbytes` long; 0 where only the header is known."""
 
     path: Path
-    bytes: npt.NDArray[np.uint8]
+    nbytes: int
     mapping: mmap.mmap
+
+    @property
+    def bytes(self) -> npt.NDArray[np.uint8]:
+        """The whole file, uint8, read-only, paged in on use."""
+        import numpy as np
+
+        return np.frombuffer(self.mapping, dtype=np.uint8, count=self.nbytes)
 
 
 class GGUFFile:
@@ -109,7 +117,7 @@ class GGUFFile:
             raw.name: TensorInfo(raw.name, raw.ggml_type, raw.ne, 0, _tensor_bytes(path, raw) or 0, 0)
             for raw in parsed.tensors
         }
-        return cls((Part(path, np.empty(0, np.uint8), mmap.mmap(-1, 1)),), parsed, tensors)
+        return cls((Part(path, 0, mmap.mmap(-1, 1)),), parsed, tensors)
 
     @classmethod
     def joined(cls, files: Sequence[GGUFFile]) -> GGUFFile:
@@ -170,7 +178,7 @@ class GGUFFile:
     @cached_property
     def nbytes(self) -> int:
         """Bytes on disk, all parts."""
-        return sum(part.bytes.size for part in self.parts)
+        return sum(part.nbytes for part in self.parts)
 
     def data(self, name: str) -> npt.NDArray[np.uint8]:
         """The tensor's bytes, uint8 [nbytes]: a read-only view of the mapped file, not a copy.
@@ -199,7 +207,7 @@ class GGUFFile:
 
 def _open_part(path: Path) -> tuple[Header, Part]:
     mapped = _map(path)
-    return parse_header(path, mapped), Part(path, np.frombuffer(mapped, dtype=np.uint8), mapped)
+    return parse_header(path, mapped), Part(path, len(mapped), mapped)
 
 
 def _map(path: Path) -> mmap.mmap:
@@ -230,7 +238,7 @@ def _split_count(path: Path, metadata: Metadata) -> int:
 
 def _place_tensors(path: Path, part: Part, header: Header, index: int) -> dict[str, TensorInfo]:
     """Check where the tensors of one file lie, and give each its absolute offset and size."""
-    size = part.bytes.size
+    size = part.nbytes
     by_offset = sorted(header.tensors, key=lambda t: t.offset)
     placed: dict[str, TensorInfo] = {}
     end_before = 0

@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, TypeAlias
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, BinaryIO, Final, TypeAlias
 
 from pintpot.errors import PintpotError
 from pintpot.gguf.header import DEFAULT_ALIGNMENT, MAGIC
-from pintpot.gguf.metadata import RawValue
+from pintpot.gguf.metadata import RawValue, is_array, is_scalar
 from pintpot.gguf.types import ValueType, row_bytes, type_name
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 _FORMATS: Final = {
     ValueType.UINT8: "<B",
@@ -98,14 +99,14 @@ def encode_value(value: MetadataIn) -> RawValue:
         return RawValue(value.type, _encode_scalar(value.type, value.value))
     if isinstance(value, str | bytes):
         return RawValue(ValueType.STRING, _encode_string(value))
-    if isinstance(value, bool | int | float | np.generic):
+    if isinstance(value, bool | int | float) or is_scalar(value):
         kind = _scalar_type(value)
         return RawValue(kind, _encode_scalar(kind, value))
     return _encode_array(value, None)
 
 
 def _scalar_type(value: object) -> ValueType:
-    if isinstance(value, np.generic):
+    if is_scalar(value):
         kind = _BY_DTYPE.get(value.dtype.name)
         if kind is None:
             raise ValueError(f"metadata cannot hold a NumPy {value.dtype.name}")
@@ -140,7 +141,7 @@ def _encode_scalar(kind: ValueType, value: object) -> bytes:
 
 
 def _encode_array(value: object, item: ValueType | None) -> RawValue:
-    if isinstance(value, np.ndarray):
+    if is_array(value):
         kind = _BY_DTYPE.get(value.dtype.name)
         if kind is None or value.ndim != 1 or item not in (None, kind):
             raise ValueError(f"metadata cannot hold a {value.ndim}-dimensional array of {value.dtype.name}")
@@ -160,7 +161,7 @@ def _encode_array(value: object, item: ValueType | None) -> RawValue:
 def _item_type(values: Sequence[object]) -> ValueType:
     if not values:
         raise ValueError("metadata cannot hold an empty list of unknown type: use Typed(ARRAY, [], item)")
-    if all(isinstance(v, list | tuple | np.ndarray) for v in values):
+    if all(isinstance(v, list | tuple) or is_array(v) for v in values):
         return ValueType.ARRAY
     if all(type(v) is int for v in values):
         return ValueType.INT32
@@ -249,7 +250,9 @@ class GGUFWriter:
         tensor = self._tensors[self._index]
         if name != tensor.name:
             raise ValueError(f"tensor {name}: it is the turn of {tensor.name}, tensors go in declared order")
-        if isinstance(data, np.ndarray):
+        if is_array(data):
+            import numpy as np
+
             view = np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
         else:
             view = memoryview(data).cast("B")

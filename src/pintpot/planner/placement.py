@@ -17,7 +17,7 @@ from typing import Final
 
 from pintpot.errors import PintpotError
 from pintpot.hardware.machine import Hardware
-from pintpot.knapsack import Option, Savings, choose
+from pintpot.knapsack import Group, Option, Savings, choose
 from pintpot.planner.limits import Limits
 from pintpot.planner.memory import (
     CacheBytes,
@@ -117,8 +117,9 @@ def solve(problem: Problem) -> Solution:
     best = next((s for s in found if s.ram.total <= problem.ram_bytes), found[-1])
     if problem.vram_bytes:
         placed = [] if _forced(problem) else [best]
+        ways = _ways(problem)
         for settings, steps in _caches(problem):
-            placed += _with_gpu(problem, settings, steps, _least(problem, placed))
+            placed += _with_gpu(problem, settings, steps, ways, _least(problem, placed))
         within = [s for s in placed if s.ram.total <= problem.ram_bytes]
         best = min(within or placed or [best], key=lambda s: s.token.total)
     if best.ram.total > problem.ram_bytes:
@@ -222,7 +223,7 @@ def _on_cpu(problem: Problem, settings: CacheSettings, steps: tuple[str, ...]) -
 
 
 def _with_gpu(
-    problem: Problem, settings: CacheSettings, steps: tuple[str, ...], seconds: float
+    problem: Problem, settings: CacheSettings, steps: tuple[str, ...], ways: Sequence[_Way], seconds: float
 ) -> list[Solution]:
     """Numbers of layers on the GPU, with the best experts for each, that take less than `seconds` a token.
 
@@ -238,26 +239,22 @@ def _with_gpu(
     pinned = _with_room_for_pins(problem, room)
     if room and not pinned:
         problem = _without_pins(problem)
+        ways = _ways(problem)
         steps = (*steps, "not all experts that -ot wants on the GPU are there")
     room = pinned or room
     if _forced(problem):
         room = dict(list(room.items())[:1])
-    ways = [_options(problem, whole_layers=True)]
-    if problem.profile.per_expert:
-        ways.append(_options(problem, whole_layers=False))
-        ways.reverse()  # the better of the two first, which mostly rules the other out
-    savings = [Savings(options) for options in ways]
-    bounds = _least_seconds(problem, smaller, ways[0])
+    bounds = _least_seconds(problem, smaller, ways[0].options)
     head = not problem.model.head_in_ram
     for n_gpu, left in room.items():
         fewest, cheapest = bounds[n_gpu]
         dense = _on_gpu(n_layer, n_gpu)
         on_cpu = f"{n_layer - n_gpu} of {n_layer} layers are computed by the CPU"
         gave_way = (*steps, on_cpu) if n_gpu < wanted else steps
-        for options, saved in zip(ways, savings, strict=True):
-            if max(fewest - saved.within(left), cheapest) >= seconds:
+        for way in ways:
+            if max(fewest - way.savings.within(left), cheapest) >= seconds:
                 continue
-            resident = _resident(options, dense, left)
+            resident = _resident(way.options, dense, left)
             found = _build(problem, smaller, Placement(dense, resident, output_on_gpu=head), gave_way)
             if found.ram.total <= problem.ram_bytes:
                 seconds = min(seconds, found.token.total)
@@ -266,18 +263,16 @@ def _with_gpu(
 
 
 def _least_seconds(
-    problem: Problem, settings: CacheSettings, options: Sequence[list[Option[int]]]
+    problem: Problem, settings: CacheSettings, options: Sequence[Group[int]]
 ) -> list[tuple[float, float]]:
-    """For every number of layers on the GPU, seconds a token with the fewest experts there and with those that
-    take least time, whether or not they fit."""
+    """For every number of layers on the GPU, seconds a token with the fewest experts there, and with those
+    that take least time whether or not they fit."""
     model, rate, profile = problem.model, problem.rates, problem.profile
-    distinct = {id(several): several for several in options}
-    cheapest = {key: min(several, key=lambda option: option.cost) for key, several in distinct.items()}
     reads = cache_read_bytes(problem.spec, settings, _depth(problem, settings))
     on_cpu = [layer_seconds(layer, reads[i], None, rate, profile)[0] for i, layer in enumerate(model.layers)]
     start = profile.token_s + head_seconds(model, rate, on_gpu=not model.head_in_ram) + sum(on_cpu)
     several_ways = []
-    for picked in ([several[0] for several in options], [cheapest[id(several)] for several in options]):
+    for picked in ([group.options[0] for group in options], [group.cheapest for group in options]):
         moved = [
             layer_seconds(layer, reads[i], picked[i].kind, rate, profile)[0] - on_cpu[i]
             for i, layer in enumerate(model.layers)
@@ -286,11 +281,26 @@ def _least_seconds(
     return list(zip(*several_ways, strict=True))
 
 
-def _options(problem: Problem, *, whole_layers: bool) -> list[list[Option[int]]]:
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How experts may be placed: for every layer the numbers that may lie in VRAM, and what that saves."""
+
+    options: list[Group[int]]
+    savings: Savings[int]
+
+
+def _ways(problem: Problem) -> list[_Way]:
+    """What the engine can do; the finer first, which mostly rules whole layers out."""
+    kinds = (False, True) if problem.profile.per_expert else (True,)
+    found = (_options(problem, whole_layers=whole) for whole in kinds)
+    return [_Way(options, Savings(options)) for options in found]
+
+
+def _options(problem: Problem, *, whole_layers: bool) -> list[Group[int]]:
     """For every layer the numbers of its experts that may lie in VRAM, none first, and seconds for each."""
     rate = problem.rates
     kept_on_cpu = problem.limits.n_cpu_moe or 0
-    alike: dict[tuple[LayerBytes, int], list[Option[int]]] = {}
+    alike: dict[tuple[LayerBytes, int], Group[int]] = {}
     options = []
     for i, layer in enumerate(problem.model.layers):
         allowed = i >= kept_on_cpu if layer.experts_on_gpu is None else layer.experts_on_gpu
@@ -299,20 +309,18 @@ def _options(problem: Problem, *, whole_layers: bool) -> list[list[Option[int]]]
             counts = (
                 [most] if layer.experts_on_gpu else sorted({0, most}) if whole_layers else range(most + 1)
             )
-            alike[layer, most] = [
+            alike[layer, most] = Group(
                 Option(n, n * layer.expert, expert_seconds(layer, n, rate, problem.profile)[0])
                 for n in counts
-            ]
+            )
         options.append(alike[layer, most])
     return options
 
 
-def _resident(
-    options: Sequence[list[Option[int]]], dense_on_gpu: Sequence[bool], left: int
-) -> tuple[int, ...]:
+def _resident(options: Sequence[Group[int]], dense_on_gpu: Sequence[bool], left: int) -> tuple[int, ...]:
     """Experts in VRAM per layer that save most time within `left` bytes."""
-    none = [Option(0, 0, 0.0)]
-    possible = [several if gpu else none for several, gpu in zip(options, dense_on_gpu, strict=True)]
+    none = Group([Option(0, 0, 0.0)])
+    possible = [group if gpu else none for group, gpu in zip(options, dense_on_gpu, strict=True)]
     return tuple(option.kind for option in choose(possible, left).options)
 
 

@@ -89,8 +89,8 @@ def expert_seconds(
 def layer_seconds(
     layer: LayerBytes, cache_read: int, resident: int | None, rate: Rates, profile: EngineProfile
 ) -> tuple[float, float, float, float]:
-    """(elapsed, GPU, CPU, fixed) seconds of a layer on the GPU with `resident` of its experts; None: of one on
-    the CPU. `cache_read`: bytes of keys, values and state that it reads. Elapsed includes fixed costs."""
+    """(elapsed, GPU, CPU, fixed) seconds of a layer on the GPU with `resident` of its experts; None: of one
+    on the CPU. `cache_read`: bytes of keys, values and state that it reads. Elapsed includes fixed costs."""
     dense = layer.dense + cache_read
     if resident is None:
         cpu = (dense + layer.routed) / rate.cpu_bytes

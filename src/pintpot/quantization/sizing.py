@@ -21,7 +21,7 @@ from pintpot.errors import UsageError
 from pintpot.gguf import GGMLType, GGUFFile, TensorDecl, TensorInfo, row_bytes
 from pintpot.kernels.api import F32, TensorView
 from pintpot.kernels.quantize import Quantizer
-from pintpot.knapsack import Choice, Option, choose, least_bytes
+from pintpot.knapsack import Choice, Group, Option, choose, least_bytes
 from pintpot.quantization.importance import Imatrix
 from pintpot.quantization.plan import QuantizePlan, matrices, plan_quantization
 from pintpot.quants.choice import Overrides, Why, fit_rows, role_of, traits_of
@@ -106,14 +106,14 @@ def fit_to_size(
         imatrix=plan.importance.imatrix if plan.importance is not None else None,
         progress=progress,
     )
-    options = [[Option(o.kind, padded(o.nbytes), o.cost) for o in tensor.options] for tensor in costs]
-    least = fixed + least_bytes(options)
+    groups = [Group(Option(o.kind, padded(o.nbytes), o.cost) for o in tensor.options) for tensor in costs]
+    least = fixed + least_bytes(groups)
     if target_bytes < least:
         raise UsageError(
             f"--target-size is {target_bytes:,} bytes and the least this model can take is {least:,}: allow "
             f"{-(-least // 1024)}KiB, or choose a smaller model"
         )
-    choice = choose(options, target_bytes - fixed)
+    choice = choose(groups, target_bytes - fixed)
     return plan_quantization(
         plan.source,
         plan.outputs[0].path,

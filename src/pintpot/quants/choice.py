@@ -12,10 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Protocol
 
-import numpy as np
-
 from pintpot.errors import UsageError
-from pintpot.gguf.metadata import show
+from pintpot.gguf.metadata import is_array, is_scalar, show
 from pintpot.gguf.types import TYPES, GGMLType
 from pintpot.quants.recipes import Recipe, Role, Traits, find_type
 
@@ -148,9 +146,11 @@ def traits_of(metadata: Mapping[str, object], *, importance: bool) -> Traits:
 
     def first(key: str, default: int) -> int:
         value = metadata.get(f"{arch}.{key}", default)
-        if isinstance(value, np.ndarray | list):
+        if isinstance(value, list) or is_array(value):
             value = value[0] if len(value) else default
-        return int(value) if isinstance(value, int | np.integer) else default
+        if is_scalar(value):
+            value = value.item()
+        return int(value) if isinstance(value, int) else default
 
     n_head = first("attention.head_count", 1)
     return Traits(

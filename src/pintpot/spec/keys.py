@@ -5,8 +5,6 @@ from __future__ import annotations
 from math import isfinite
 from typing import Final, TypeAlias
 
-import numpy as np
-
 from pintpot.errors import ModelFileError
 from pintpot.gguf.metadata import Value, show
 from pintpot.gguf.reader import GGUFFile
@@ -43,14 +41,17 @@ class Keys:
         self, key: str, count: int, default: _Numbers | None = None, *, low: int = 1, high: int = MAX_SIZE
     ) -> tuple[int, ...]:
         """One number for every layer: an array of `count`, or a single number that holds for all."""
-        value = self._get(key, default)
-        if isinstance(value, tuple):
-            return value
-        if not isinstance(value, np.ndarray):
-            return (self.integer(key, value if type(value) is int else None, low=low, high=high),) * count
-        if value.dtype.kind not in "iub" or value.size != count:
-            raise self.error(key, f"is {show(value)}, expected {count} whole numbers, one for each layer")
-        numbers = tuple(int(n) for n in value)
+        if key not in self and isinstance(default, tuple):
+            return default
+        if key not in self or not self.is_array(key):
+            return (
+                self.integer(key, default if isinstance(default, int) else None, low=low, high=high),
+            ) * count
+        numbers = self.file.metadata.integers(f"{self.arch}.{key}")
+        if numbers is None or len(numbers) != count:
+            raise self.error(
+                key, f"is {self._shown(key)}, expected {count} whole numbers, one for each layer"
+            )
         bad = next((n for n in numbers if not low <= n <= high), None)
         if bad is not None:
             raise self.error(key, f"holds {bad}, expected whole numbers from {low} to {high}")
@@ -58,10 +59,10 @@ class Keys:
 
     def integers(self, key: str, lengths: tuple[int, ...]) -> tuple[int, ...]:
         """An array of small numbers from 0, of one of `lengths`."""
-        value = self._get(key, None)
-        if not isinstance(value, np.ndarray) or value.dtype.kind not in "iu" or value.size not in lengths:
-            raise self.error(key, f"is {show(value)}, expected {lengths[-1]} whole numbers")
-        numbers = tuple(int(n) for n in value)
+        self._require(key)
+        numbers = self.file.metadata.integers(f"{self.arch}.{key}")
+        if numbers is None or len(numbers) not in lengths:
+            raise self.error(key, f"is {self._shown(key)}, expected {lengths[-1]} whole numbers")
         if min(numbers) < 0 or max(numbers) > MAX_SIZE:
             raise self.error(key, f"holds numbers from {min(numbers)} to {max(numbers)}, expected sizes")
         return numbers
@@ -87,10 +88,15 @@ class Keys:
         """The error to raise about `key`: the file, the key and the `problem`."""
         return ModelFileError(f"{self.file.path}: metadata key {self.arch}.{key} {problem}")
 
-    def _get(self, key: str, default: Value | tuple[int, ...] | None) -> Value | tuple[int, ...]:
-        full = f"{self.arch}.{key}"
-        if full in self.file.metadata:
-            return self.file.metadata[full]
-        if default is None:
+    def _get(self, key: str, default: Value | None) -> Value:
+        if default is not None and key not in self:
+            return default
+        self._require(key)
+        return self.file.metadata[f"{self.arch}.{key}"]
+
+    def _require(self, key: str) -> None:
+        if key not in self:
             raise self.error(key, "is missing: the file is incomplete, convert or download it again")
-        return default
+
+    def _shown(self, key: str) -> str:
+        return show(self.file.metadata[f"{self.arch}.{key}"])

@@ -16,7 +16,8 @@ from pintpot.planner.memory import CacheSettings, weigh_file
 from pintpot.planner.placement import Problem, solve
 from pintpot.planner.profile import PINTPOT
 from pintpot.spec import ModelSpec
-from pintpot.synth import TOYS, write_model
+from pintpot.synth.presets import TOYS
+from pintpot.synth.synthesize import write_model
 
 LAYER_S, CORE, MACS = 55e-6, 6e9, 70e9
 

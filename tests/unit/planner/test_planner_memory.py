@@ -18,7 +18,8 @@ from pintpot.planner.memory import (
 )
 from pintpot.spec import AttentionLayer, DeltaNetLayer, ModelSpec, MoEFFN
 from pintpot.spec.cache import KVType
-from pintpot.synth import TOYS, write_model
+from pintpot.synth.presets import TOYS
+from pintpot.synth.synthesize import write_model
 
 
 @pytest.fixture(scope="module", params=sorted(TOYS))

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from pintpot.gguf import GGMLType, GGUFFile, GGUFWriter, TensorDecl, Typed, ValueType
-from pintpot.synth import TOYS, write_model
+from pintpot.synth.presets import TOYS
+from pintpot.synth.synthesize import write_model
 
 
 def write_toy(path: Path, name: str = "llama", quant: str = "F16") -> Path:

@@ -12,7 +12,7 @@ from pintpot.errors import ModelFileError, UsageError
 from pintpot.llm import load
 from pintpot.quantization.collect import Collector
 from pintpot.quantization.importance import expert_reach
-from pintpot.synth import synthesize
+from pintpot.synth.synthesize import synthesize
 
 CHUNK = 16
 

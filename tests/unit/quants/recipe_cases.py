@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pintpot.gguf import GGMLType, TensorDecl, type_name
 from pintpot.quants.choice import Overrides, choose_types, parse_tensor_type, traits_of
 from pintpot.quants.recipes import RECIPES, Recipe
-from pintpot.spec.shape import Experts
-from pintpot.synth import PRESETS, TOYS, Shape
+from pintpot.spec.shape import Experts, Shape
 from pintpot.synth.metadata import MetadataValue, model_metadata
+from pintpot.synth.presets import PRESETS, TOYS
 from pintpot.synth.tensors import tensor_table
 
 _LAYER = re.compile(r"^blk\.(\d+)\.")

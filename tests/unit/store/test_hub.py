@@ -20,7 +20,8 @@ from pintpot.gguf import GGMLType, GGUFFile, GGUFWriter, TensorDecl
 from pintpot.planner.memory import weigh_file
 from pintpot.spec import ModelSpec
 from pintpot.store.hub import Hub, HubError, HubModel
-from pintpot.synth import TOYS, write_model
+from pintpot.synth.presets import TOYS
+from pintpot.synth.synthesize import write_model
 
 REPO = "someone/Toy-GGUF"
 MODEL = HubModel(REPO)

@@ -8,9 +8,10 @@ from pintpot.errors import UsageError
 from pintpot.gguf import GGUFFile
 from pintpot.quants.reference import dequantize
 from pintpot.spec import ModelSpec
-from pintpot.synth import PRESETS, TOYS, synthesize, text_like_tokens, write_model
+from pintpot.synth.presets import PRESETS, TOYS
+from pintpot.synth.synthesize import synthesize, write_model
 from pintpot.synth.tensors import tensor_table
-from pintpot.synth.weights import part_width
+from pintpot.synth.weights import part_width, text_like_tokens
 from pintpot.tokenizer import Tokenizer
 
 
