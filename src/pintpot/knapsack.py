@@ -12,7 +12,7 @@ same object, such as the layers of a model: those take their steps together.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -20,7 +20,7 @@ from typing import Final, Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 
-_MOST_PARTIAL: Final = 4096  # partial choices kept at once; milliseconds a group
+_MOST_PARTIAL: Final = 4096  # partial choices looked at for a group: milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,36 +96,67 @@ def choose(groups: Sequence[Group[T]], budget_bytes: int) -> Choice[T]:
 
 
 @dataclass(frozen=True, slots=True)
+class _Part(Generic[T]):
+    """Options of groups that are one and the same: `n_large` of them take `large`, the others `small`."""
+
+    nbytes: int
+    cost: float
+    members: list[int]
+    small: Option[T]
+    large: Option[T]
+    n_large: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Partial(Generic[T]):
     """Options of the first groups, as a chain from the last of them."""
 
     nbytes: int
     cost: float
-    option: Option[T] | None = None
+    part: _Part[T] | None = None
     before: _Partial[T] | None = None
+
+
+def _parts(group: Group[T], members: list[int]) -> Iterator[tuple[int, list[_Part[T]]]]:
+    """(how many groups, what may be chosen for them): together for groups of two options, else one by one."""
+    small, large, n = group.useful[0], group.useful[-1], len(members)
+    if len(group.useful) > 2:
+        for i in members:
+            yield 1, [_Part(o.nbytes, o.cost, [i], o, o, 1) for o in group.useful]
+        return
+    yield n, [
+        _Part(
+            (n - k) * small.nbytes + k * large.nbytes, (n - k) * small.cost + k * large.cost,
+            members, small, large, k,
+        )
+        for k in range(n + 1 if len(group.useful) == 2 else 1)
+    ]  # fmt: skip
 
 
 def _exact(groups: Sequence[Group[T]], budget_bytes: int) -> Choice[T] | None:
     """The cheapest choice; None when there are too many partial ones to look at."""
     spare = budget_bytes - least_bytes(groups)
     frontier: list[_Partial[T]] = [_Partial(0, 0.0)]
-    for group in groups:
-        spare += group.least_bytes  # what this group and those before it may take
-        if len(frontier) * len(group.useful) > _MOST_PARTIAL:
-            return None
-        grown = [
-            _Partial(p.nbytes + o.nbytes, p.cost + o.cost, o, p)
-            for p in frontier
-            for o in group.useful
-            if p.nbytes + o.nbytes <= spare
-        ]
-        frontier = _undominated(grown)
+    for group, members in _alike(groups):
+        for n, parts in _parts(group, members):
+            spare += n * group.least_bytes  # what these groups and those before them may take
+            if len(frontier) * len(parts) > _MOST_PARTIAL:
+                return None
+            grown = [
+                _Partial(f.nbytes + p.nbytes, f.cost + p.cost, p, f)
+                for f in frontier
+                for p in parts
+                if f.nbytes + p.nbytes <= spare
+            ]
+            frontier = _undominated(grown)
+    picked: dict[int, Option[T]] = {}
     last: _Partial[T] | None = frontier[-1]
-    picked: list[Option[T]] = []
-    while last is not None and last.option is not None:
-        picked.append(last.option)
+    while last is not None and last.part is not None:
+        part = last.part
+        picked |= dict.fromkeys(part.members[: part.n_large], part.large)
+        picked |= dict.fromkeys(part.members[part.n_large :], part.small)
         last = last.before
-    return Choice(tuple(reversed(picked)))
+    return Choice(tuple(picked[i] for i in range(len(groups))))
 
 
 class _Priced(Protocol):

@@ -76,6 +76,21 @@ def test_no_choice_saves_more_than_the_relaxation(groups: list[Group], extra: in
     assert smallest - best <= Savings(groups).within(extra) + 1e-9
 
 
+@given(
+    kinds=st.lists(st.lists(options, min_size=1, max_size=3), min_size=1, max_size=3),
+    order=st.lists(st.integers(0, 2), min_size=1, max_size=6),
+    extra=st.integers(0, 200),
+)
+def test_small_instances_of_groups_alike_are_solved_exactly(kinds, order, extra: int) -> None:
+    distinct = [Group(kind) for kind in kinds]
+    groups = [distinct[i % len(distinct)] for i in order]
+    budget = least_bytes(groups) + extra
+    choice = choose(groups, budget)
+    assert choice.nbytes <= budget
+    assert all(o in group.options for o, group in zip(choice.options, groups, strict=True))
+    assert choice.cost == pytest.approx(best_cost(groups, budget))
+
+
 def test_many_groups_of_few_sizes_are_exact() -> None:
     """Layers placed whole: 2^40 choices, few that differ in bytes."""
     groups = [Group([Option(0, 0, 1.0), Option(1, 30 if i % 3 else 40, 0.0)]) for i in range(40)]

@@ -200,7 +200,7 @@ def _all_on_cpu(n_layer: int) -> Placement:
 
 def _on_gpu(n_layer: int, n_gpu_layers: int) -> tuple[bool, ...]:
     """The last `n_gpu_layers` layers, as -ngl places them."""
-    return tuple(i >= n_layer - n_gpu_layers for i in range(n_layer))
+    return (False,) * (n_layer - n_gpu_layers) + (True,) * n_gpu_layers
 
 
 def _fixed_bytes(problem: Problem, settings: CacheSettings) -> list[int]:
@@ -248,12 +248,12 @@ def _with_gpu(
     head = not problem.model.head_in_ram
     for n_gpu, left in room.items():
         fewest, cheapest = bounds[n_gpu]
-        dense = _on_gpu(n_layer, n_gpu)
         on_cpu = f"{n_layer - n_gpu} of {n_layer} layers are computed by the CPU"
         gave_way = (*steps, on_cpu) if n_gpu < wanted else steps
         for way in ways:
             if max(fewest - way.savings.within(left), cheapest) >= seconds:
                 continue
+            dense = _on_gpu(n_layer, n_gpu)
             resident = _resident(way.options, dense, left)
             found = _build(problem, smaller, Placement(dense, resident, output_on_gpu=head), gave_way)
             if found.ram.total <= problem.ram_bytes:

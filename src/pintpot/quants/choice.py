@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final, Protocol
 
 from pintpot.errors import UsageError
@@ -31,6 +32,7 @@ _ROLES: Final = (
     ("ffn_gate", Role.FFN_GATE),
     ("ffn_down", Role.FFN_DOWN),
 )
+_MANY_NAMES: Final = 1 << 14  # models share most of them, and every format asks for all
 _EMBEDDINGS: Final = frozenset({"token_embd.weight", "per_layer_token_embd.weight"})
 _FFN: Final = frozenset({Role.FFN_UP, Role.FFN_GATE, Role.FFN_DOWN})
 
@@ -166,9 +168,12 @@ def traits_of(metadata: Mapping[str, object], *, importance: bool) -> Traits:
 def may_quantize(tensor: TensorShape, arch: str = "") -> bool:
     """Whether recipes apply to a tensor at all: a matrix that is not small and sensitive."""
     name = tensor.name
-    if n_dims(tensor.ne) < 2 or not name.endswith("weight") or name in _KEPT_NAMES:
-        return False
-    return not any(part in name for part in (*_KEPT, *_KEPT_BY_ARCH.get(arch, ())))
+    return n_dims(tensor.ne) > 1 and name.endswith("weight") and not _is_kept(name, arch)
+
+
+@lru_cache(maxsize=_MANY_NAMES)
+def _is_kept(name: str, arch: str) -> bool:
+    return name in _KEPT_NAMES or any(part in name for part in (*_KEPT, *_KEPT_BY_ARCH.get(arch, ())))
 
 
 def n_dims(ne: tuple[int, ...]) -> int:
@@ -183,6 +188,7 @@ def fit_rows(kind: GGMLType, cols: int) -> GGMLType:
     return GGMLType.F16 if cols % TYPES[kind].block_values else kind
 
 
+@lru_cache(maxsize=_MANY_NAMES)
 def role_of(name: str, *, tied: bool) -> Role:
     """What the tensor called `name` does; `tied`: the model has no output.weight."""
     if name == "output.weight" or (tied and name in _EMBEDDINGS):
