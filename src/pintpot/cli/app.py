@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
 
-from pintpot.cli import bench, convert, doctor, imatrix, plan, quantize, recommend, run, show, synth
+_NAMES: Final = (
+    "run", "show", "bench", "plan", "recommend", "convert", "imatrix", "doctor", "quantize", "synth",
+)  # fmt: skip
+
+
+class _Commands(Mapping[str, Any]):
+    """Command NAME is the function NAME of `pintpot.cli.NAME`, imported when it is asked for: all together
+    take a tenth of a second."""
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in _NAMES:
+            raise KeyError(name)
+        alone = typer.Typer(add_completion=False)
+        alone.command(name)(getattr(import_module(f"pintpot.cli.{name}"), name))
+        return typer.main.get_command(alone)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_NAMES)
+
+    def __len__(self) -> int:
+        return len(_NAMES)
+
+
+class _Group(TyperGroup):
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = _Commands()  # type: ignore[assignment]  # is only read
+
 
 app = typer.Typer(
     name="pintpot",
+    cls=_Group,
     help="Run language models that are bigger than your GPU, as fast as this machine allows.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-app.command("run")(run.run)
-app.command("show")(show.show)
-app.command("bench")(bench.bench)
-app.command("plan")(plan.plan)
-app.command("recommend")(recommend.recommend)
-app.command("convert")(convert.convert)
-app.command("imatrix")(imatrix.imatrix)
-app.command("doctor")(doctor.doctor)
-app.command("quantize")(quantize.quantize)
-app.command("synth")(synth.synth)
 
 
 def _version(wanted: bool) -> None:
