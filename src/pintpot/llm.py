@@ -25,9 +25,11 @@ from pintpot.runtime.cache import largest_context
 from pintpot.runtime.engine import Engine, FinishReason, Request, Timings
 from pintpot.runtime.engine import Sequence as EngineSequence
 from pintpot.runtime.loader import load_model
+from pintpot.runtime.populate import populate
 from pintpot.runtime.sampler import SamplingParams, TokenLogprob
 from pintpot.spec import ModelSpec, measure
 from pintpot.spec.cache import KVType, default_context
+from pintpot.spec.reading import Reading, reading_of
 from pintpot.store.resolve import resolve_model
 from pintpot.tokenizer import ChatTemplate, Tokenizer
 
@@ -242,7 +244,8 @@ def load(
     cache_type_k: str = "f16",
     cache_type_v: str = "f16",
 ) -> LLM:
-    """Opens a GGUF file (or `demo`) for running. Weights stay memory-mapped.
+    """Opens a GGUF file (or `demo`) for running. Weights stay memory-mapped; where memory holds them, their
+    pages are brought in meanwhile.
 
     `ctx`: tokens the context holds (None: what the model was trained for, at most 32,768, halved until
     its cache fits this machine's memory); `threads`: None for one a physical core; `batch`: prompt tokens
@@ -283,4 +286,6 @@ def load(
         type_k=type_k,
         type_v=type_v,
     )
+    read = [name for name in file.tensors if reading_of(name, loaded.spec) is Reading.WHOLE]
+    populate(file, read, engine.state.nbytes)
     return LLM(file, engine, tokenizer, template, n_threads)

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from pintpot.gguf import GGUFFile
+from pintpot.hardware.probe import probe
 from pintpot.store.hub import Hub
 
 MACHINE = ("--ram", "64GiB", "--ram-bandwidth", "60GB/s", "--cores", "8")
 BIG = "qwen3.5:35b-a3b-q6_k"
+
+
+@pytest.fixture(autouse=True)
+def readable(monkeypatch):
+    """This machine, without what cannot be read of it."""
+    here = replace(probe(), notes=())
+    monkeypatch.setattr("pintpot.hardware.probe.probe", lambda: here)
 
 
 def test_a_model_bigger_than_the_card(pintpot):
@@ -102,13 +111,31 @@ def test_a_model_on_the_hub(pintpot, monkeypatch, toy):
     assert "llama-server -hf someone/Toy-GGUF:Q8_0 " in pintpot(*args, "--as", "llama.cpp").out
 
 
+def test_what_cannot_be_read_of_the_machine_is_said(pintpot, monkeypatch):
+    here = probe()
+    broken = replace(here, gpus=(), notes=("NVIDIA driver: nvmlInit failed (Unknown Error)",))
+    monkeypatch.setattr("pintpot.hardware.probe.probe", lambda: broken)
+    result = pintpot("plan", "demo")
+    assert (result.code, result.err) == (0, f"{broken.notes[0]}\n")
+    assert "layers on the GPU" not in result.out
+    named = pintpot("plan", "demo", "--gpu", "RTX 4090")
+    assert "nvmlInit" not in named.err
+
+
 @pytest.mark.parametrize(
     ("args", "code", "says"),
     [
-        ((BIG, "--gpu", "RTX 9999"), 2, "RTX 9999"),
+        ((BIG, "--gpu", "RTX 5060 Tii"), 2, "did you mean NVIDIA GeForce RTX 5060 Ti 16 GB"),
+        (
+            (BIG, "--gpu", "banana"),
+            2,
+            "'banana' is not in the catalog; write it as in `RTX 5060 Ti 16GB`",
+        ),
         ((BIG, "--ram", "lots"), 2, "--ram 'lots': expected a size"),
         ((BIG, "-ctk", "q3"), 2, "-ctk 'q3': expected f32, f16, q8_0"),
-        ((BIG, "--gpu", "none", "--ram", "16GiB"), 1, "GiB may be used"),
+        ((BIG, "--gpu", "none", "--ram", "16GiB"), 1, "or with the smaller format Q2_K"),
+        ((BIG, "--gpu", "none", "--ram", "16GiB"), 1, "16 GiB more RAM (32 GiB in all)"),
+        (("qwen3:235b-a22b", "--gpu", "none", "--ram", "16GiB"), 1, "that fits is qwen3:14b in Q5_K_M"),
         ((BIG, "-ot", "exps=DISK"), 2, "-ot 'exps=DISK': expected PATTERN=CPU or PATTERN=GPU"),
         ((BIG, "--as", "ollama", "--json"), 2, "--as prints settings and --json a plan: choose one"),
         (("hf.co/u/r:tiny",), 2, "tiny is no quantization"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pintpot.cli.options import Engine
+from pintpot.cli.text import note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,13 +18,19 @@ if TYPE_CHECKING:
 def read_hardware(
     gpu: str | None, vram: str | None, ram: str | None, ram_bandwidth: str | None, cores: int | None
 ) -> Hardware:
-    """This machine with its remembered measurements, or the one that flags describe."""
+    """This machine with its remembered measurements, or the one that flags describe.
+
+    What could not be read of it is said on stderr, unless the flags name the GPU.
+    """
     from pintpot.hardware.bandwidth import recall, with_measured
     from pintpot.hardware.probe import probe
     from pintpot.hardware.words import describe
 
     here = probe()
     here = with_measured(here, recall(here.cpu, here.memory))
+    if gpu is None:
+        for line in here.notes:
+            note(line)
     if all(word is None for word in (gpu, vram, ram, ram_bandwidth, cores)):
         return here
     return describe(gpu, vram, ram, ram_bandwidth, cores, here)

@@ -43,6 +43,9 @@ def print_plan(plan: Plan) -> None:
         name = p.hardware.gpus[0].name
         _bar(console, f"VRAM  {escape(name)}", s.vram, p.vram_bytes)
     _bar(console, f"RAM   {escape(p.hardware.cpu.name)}", s.ram, p.ram_bytes)
+    for nbytes, what in ((p.model.rows, "read a row a token"), (p.model.unread, "never read")):
+        if nbytes:
+            console.print(f"in the file, {what}: {human_bytes(nbytes)}")
     for step in s.steps:
         console.print(f"  gave way: {step}")
     n_layer = p.spec.n_layer

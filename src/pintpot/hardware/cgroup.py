@@ -68,15 +68,21 @@ def _groups(tree: Tree, controller: str) -> list[_Group]:
     return list(dict.fromkeys(groups))
 
 
-def memory_limit(tree: Tree) -> MemoryLimit:
+def memory_limit(tree: Tree, notes: list[str]) -> MemoryLimit:
     """What memory.max / memory.limit_in_bytes and their swap files allow.
 
-    File pages that a group has cached and not used lately count as room.
+    File pages that a group has cached and not used lately count as room. A limit that is there and cannot be
+    read leaves a note, and counts as none.
     """
     groups = _groups(tree, "memory")
     limits, rooms = [], []
     for group in groups:
-        limit = _limit(tree, group, "memory.max" if group.version == 2 else "memory.limit_in_bytes")
+        name = "memory.max" if group.version == 2 else "memory.limit_in_bytes"
+        limit = _limit(tree, group, name)
+        if limit is None and _is_unreadable(tree, f"{group.folder}/{name}"):
+            notes.append(
+                f"{group.folder}/{name}: not readable; less memory may be allowed than is planned with"
+            )
         used = tree.number(f"{group.folder}/memory.{'current' if group.version == 2 else 'usage_in_bytes'}")
         if limit is not None:
             limits.append(limit)
@@ -95,6 +101,12 @@ def memory_limit(tree: Tree) -> MemoryLimit:
 def _limit(tree: Tree, group: _Group, name: str) -> int | None:
     limit = tree.number(f"{group.folder}/{name}")
     return None if limit is None or limit >= _V1_NO_LIMIT else limit
+
+
+def _is_unreadable(tree: Tree, path: str) -> bool:
+    """Whether a limit is there that says neither a number nor that there is none (the root has no file)."""
+    text = tree.text(path)
+    return tree.has(path) if text is None else not (text.isdecimal() or text == "max")
 
 
 def _cached_bytes(tree: Tree, group: _Group) -> int:

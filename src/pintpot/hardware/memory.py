@@ -25,7 +25,7 @@ def read_memory(tree: Tree, notes: list[str]) -> Memory:
         )
     elif available is None:
         notes.append("/proc/meminfo: no MemAvailable; all memory is taken as available")
-    limit = memory_limit(tree)
+    limit = memory_limit(tree, notes)
     available = total if available is None else available
     for bound in (limit.limit_bytes, limit.room_bytes):
         available = available if bound is None else min(available, bound)
@@ -47,7 +47,7 @@ def memory_limit_bytes(tree: Tree | None = None) -> int | None:
     ram, swap = tree.kib(table, "MemTotal"), tree.kib(table, "SwapTotal")
     if ram is None or swap is None:
         return None
-    limit = memory_limit(tree)
+    limit = memory_limit(tree, [])
     ram = ram if limit.limit_bytes is None else min(ram, limit.limit_bytes)
     swap = swap if limit.swap_bytes is None else min(swap, limit.swap_bytes)
     return ram + swap if limit.both_bytes is None else min(ram + swap, limit.both_bytes)

@@ -23,6 +23,13 @@ class Tree:
             return None
         return text.strip(" \t\r\n\0")
 
+    def has(self, name: str) -> bool:
+        """Whether there is such a file; True where even that may not be known."""
+        try:
+            return self.path(name).exists()
+        except OSError:
+            return True
+
     def lines(self, name: str) -> list[str]:
         return (self.text(name) or "").splitlines()
 

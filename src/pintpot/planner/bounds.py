@@ -19,8 +19,9 @@ _COUNTED: Final = 0.99  # of the published parameters: the catalog's tests hold 
 
 
 def least_weights_bytes(entry: Entry, quant: str) -> float:
-    """A recipe gives no matrix fewer bits than its base type has."""
-    return _least_params(entry) * _bits(quant) / 8
+    """That memory must hold: tables of which a token needs a row stay in the file. A recipe gives no matrix
+    fewer bits than its base type has."""
+    return max(0.0, _least_params(entry) - _rows(entry.shape)) * _bits(quant) / 8
 
 
 def least_read_bytes(entry: Entry, quant: str) -> tuple[float, float]:
@@ -64,9 +65,12 @@ def _least_params(entry: Entry) -> float:
 
 def _lookups(shape: Shape) -> int:
     """Values of embeddings that only rows are taken of; a tied one is also the head, and read whole."""
-    token = 0 if shape.tied else shape.n_embd
-    per_layer = shape.per_layer.n_embd * shape.n_layer if shape.per_layer is not None else 0
-    return (token + per_layer) * shape.n_vocab
+    return _rows(shape) + (0 if shape.tied else shape.n_embd * shape.n_vocab)
+
+
+def _rows(shape: Shape) -> int:
+    """Values of the per-layer embeddings."""
+    return shape.per_layer.n_embd * shape.n_layer * shape.n_vocab if shape.per_layer is not None else 0
 
 
 def _bits(quant: str) -> float:

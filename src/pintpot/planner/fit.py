@@ -5,8 +5,7 @@ from __future__ import annotations
 from pintpot.errors import UsageError
 from pintpot.hardware.machine import Hardware
 from pintpot.planner.limits import Limits
-from pintpot.planner.memory import CacheSettings, cache_bytes, step_bytes
-from pintpot.planner.placement import PROCESS_BYTES
+from pintpot.planner.memory import CacheSettings, cache_bytes, process_bytes, step_bytes
 from pintpot.spec import ModelSpec
 from pintpot.spec.cache import default_context
 
@@ -17,7 +16,7 @@ def weights_budget(spec: ModelSpec, hardware: Hardware, limits: Limits) -> int:
     This version computes on the CPU: VRAM counts for nothing. Raises UsageError when nothing is left.
     """
     settings = CacheSettings(limits.ctx_tokens or default_context(spec))
-    taken = cache_bytes(spec, settings).total + step_bytes(spec, settings.n_batch) + PROCESS_BYTES
+    taken = cache_bytes(spec, settings).total + step_bytes(spec, settings.n_batch) + process_bytes(spec)
     allowed = hardware.memory.available_bytes - limits.ram_headroom_bytes
     if allowed <= taken:
         gib = 1 << 30

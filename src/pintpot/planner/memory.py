@@ -1,8 +1,8 @@
 """Bytes: of weights by what they do, of caches, of a step's buffers. Exact where the file says it.
 
 `weigh` sorts a model's tensors by what decides their place: a layer's routed experts, the rest of a layer,
-the output head, the embedding (looked up, never multiplied), MTP layers, other modalities. The sums are
-those of the tensors, to the byte.
+the output head, the embedding (looked up, never multiplied), tables of which a run reads only rows, and what
+it never reads. The sums are those of the tensors, to the byte.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from pintpot.gguf import GGUFFile
 from pintpot.planner.limits import TensorRule, place_by_rules
 from pintpot.spec import AttentionLayer, DeltaNetLayer, DenseFFN, LayerSpec, ModelSpec, MoEFFN
 from pintpot.spec.cache import CacheSteps, DeltaStateLayout, KVLayout, KVType, layer_layouts
+from pintpot.spec.reading import Reading, reading_of
 from pintpot.spec.size import is_expert
 
+# Linux, x86-64, CPython 3.11: the interpreter with NumPy, the command line and the kernels; and what a
+# tokenizer keeps of one token with one merge (a SentencePiece vocabulary keeps 250 bytes).
+_PROCESS_BYTES: Final = 60 << 20
+_TOKEN_BYTES: Final = 620
 _LAYER: Final = re.compile(r"blk\.(\d+)\.")
-_OTHER_MODALITY: Final = re.compile(r"(v|a|mm|mmproj)\.")
-_LOOKUPS: Final = ("token_embd.", "per_layer_token_embd.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +64,8 @@ class ModelBytes:
     embedding: int
     output: int
     tied_output: bool
-    mtp: int = 0
-    other: int = 0  # vision and audio
+    rows: int = 0  # tables of which a token needs a row: they stay in the file, mapped
+    unread: int = 0  # MTP layers, vision and audio, projections of layers that read another's cache
     head_macs: int = 0
     head_in_ram: bool = False  # by an -ot rule
 
@@ -72,8 +75,8 @@ class ModelBytes:
             sum(layer.dense + layer.experts for layer in self.layers)
             + self.embedding
             + self.output
-            + self.mtp
-            + self.other
+            + self.rows
+            + self.unread
         )
 
     @property
@@ -108,19 +111,18 @@ def weigh_file(file: GGUFFile, spec: ModelSpec, rules: Sequence[TensorRule] = ()
 def weigh(spec: ModelSpec, tensors: Iterable[TensorSize], rules: Sequence[TensorRule] = ()) -> ModelBytes:
     """Sorts a model's tensors. Together they have the bytes of `ModelBytes.total`."""
     layers = [_Layer() for _ in range(spec.n_layer)]
-    embedding = output = mtp = other = head_macs = 0
+    embedding = output = rows = unread = head_macs = 0
     for t in tensors:
-        match = _LAYER.match(t.name)
-        if match is not None and int(match[1]) < spec.n_layer:
+        reading, match = reading_of(t.name, spec), _LAYER.match(t.name)
+        if reading is Reading.ROWS:
+            rows += t.nbytes
+        elif reading is Reading.NEVER:
+            unread += t.nbytes
+        elif match is not None and int(match[1]) < spec.n_layer:
             layers[int(match[1])].add(t, place_by_rules(t.name, rules))
-        elif match is not None:
-            mtp += t.nbytes
-        elif t.name.startswith(_LOOKUPS):
+        elif t.name.startswith("token_embd."):
             embedding += t.nbytes
-            if spec.tied_output and t.name.startswith("token_embd."):
-                head_macs += t.n_values
-        elif _OTHER_MODALITY.match(t.name):
-            other += t.nbytes
+            head_macs += t.n_values if spec.tied_output else 0
         else:
             output += t.nbytes
             head_macs += t.n_values
@@ -129,8 +131,8 @@ def weigh(spec: ModelSpec, tensors: Iterable[TensorSize], rules: Sequence[Tensor
         embedding=embedding,
         output=output,
         tied_output=spec.tied_output,
-        mtp=mtp,
-        other=other,
+        rows=rows,
+        unread=unread,
         head_macs=head_macs,
         head_in_ram=place_by_rules("token_embd.weight" if spec.tied_output else "output.weight", rules)
         is False,
@@ -246,6 +248,11 @@ def step_bytes(spec: ModelSpec, n_batch: int) -> int:
     widest = max(_layer_values(spec.n_embd, layer) for layer in spec.layers)
     residual = 4 * spec.n_embd + spec.n_embd_per_layer * spec.n_layer
     return 4 * (n_batch * (widest + residual) + spec.n_vocab)
+
+
+def process_bytes(spec: ModelSpec) -> int:
+    """What the process takes beside weights, caches and buffers, most of it for large vocabularies."""
+    return _PROCESS_BYTES + spec.n_vocab * _TOKEN_BYTES
 
 
 def _layer_values(n_embd: int, layer: LayerSpec) -> int:

@@ -26,6 +26,7 @@ from pintpot.planner.memory import (
     ModelBytes,
     cache_bytes,
     cache_read_bytes,
+    process_bytes,
     step_bytes,
 )
 from pintpot.planner.profile import EngineProfile
@@ -44,7 +45,6 @@ from pintpot.spec import AttentionLayer, ModelSpec
 from pintpot.spec.cache import KVType, default_context
 
 GPU_CONTEXT_BYTES: Final = 400 << 20  # CUDA context, kernels and library workspaces: to be measured on a GPU
-PROCESS_BYTES: Final = 80 << 20  # interpreter, libraries, tokenizer: 63 MiB (demo) to 80 (248K tokens), Linux
 _BATCHES: Final = (512, 256, 128)
 _Q8_BLOCK: Final = 32
 
@@ -390,7 +390,7 @@ def _usage(problem: Problem, settings: CacheSettings, placement: Placement) -> t
         experts=model.experts - resident,
         cache=_cache_of(cache, on_gpu, where=False),
         buffers=buffers,
-        overhead=PROCESS_BYTES,
+        overhead=process_bytes(problem.spec),
     )
     return vram, ram
 

@@ -11,7 +11,8 @@ from pintpot.errors import UsageError
 from pintpot.gguf import GGUFFile
 from pintpot.hardware.machine import Hardware
 from pintpot.planner import quality
-from pintpot.planner.advice import Advice, OtherFormat, advise
+from pintpot.planner.advice import Advice, Change, OtherFormat, advise
+from pintpot.planner.bounds import least_weights_bytes
 from pintpot.planner.counted import spec_of
 from pintpot.planner.limits import Limits
 from pintpot.planner.memory import ModelBytes, TensorSize, weigh, weigh_file
@@ -19,10 +20,12 @@ from pintpot.planner.placement import DoesNotFitError, Problem, Solution, solve,
 from pintpot.planner.profile import LLAMA_CPP, PINTPOT, EngineProfile
 from pintpot.planner.quality import quality_class
 from pintpot.spec import ModelSpec
+from pintpot.store import catalog
 from pintpot.store.catalog import Entry
 
 CONTEXTS: Final = (8_192, 32_768, 65_536, 131_072, 262_144)
-QUANTS: Final = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K")
+GOOD_QUANTS: Final = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M")
+QUANTS: Final = (*GOOD_QUANTS, "Q3_K_M", "Q2_K")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ class Plan:
             "quant": self.quant,
             "engine": p.profile.name,
             "weights_bytes": p.model.total,
+            "rows_bytes": p.model.rows,
+            "unread_bytes": p.model.unread,
             "ctx_tokens": s.settings.ctx_tokens,
             "cache_type_k": str(s.settings.type_k),
             "cache_type_v": str(s.settings.type_v),
@@ -167,13 +172,31 @@ def plan_entry(entry: Entry, quant: str, hardware: Hardware, limits: Limits, pro
 
 
 def _solve(problem: Problem, others: Sequence[OtherFormat]) -> Solution:
-    """The solution. Raises DoesNotFitError with what would help."""
+    """The solution. Raises DoesNotFitError with what would help, and what fits instead."""
     try:
         return solve(problem)
     except DoesNotFitError as error:
-        helps = [f"{a.change} (about {a.tokens_s:.1f} tok/s)" for a in advise(problem, None, others)]
+        advice = advise(problem, None, others)
+        helps = [f"{a.change} (about {a.tokens_s:.1f} tok/s)" for a in advice]
         hint = f"it would fit with {', or with '.join(helps)}" if helps else "no single change would help"
+        if not any(a.kind is Change.FORMAT for a in advice):
+            hint += _largest_that_fits(problem)
         raise DoesNotFitError(f"{error}; {hint}") from error
+
+
+def _largest_that_fits(problem: Problem) -> str:
+    """The model of the catalog with most parameters that fits in Q4_K_M or better, in words; "" for none."""
+    limits, profile = problem.limits, problem.profile
+    room = problem.vram_bytes + problem.ram_bytes
+    runnable = [e for e in catalog.entries() if e.runnable or profile.name != PINTPOT.name]
+    for entry in sorted(runnable, key=lambda e: -e.n_params_published):
+        spec = None
+        for quant in (q for q in GOOD_QUANTS if least_weights_bytes(entry, q) <= room):
+            spec = spec or spec_of(entry)
+            model = weigh_entry(entry, spec, quant, limits)
+            if solve_or_none(Problem(spec, model, problem.hardware, limits, profile)) is not None:
+                return f"; the largest model of the catalog that fits is {entry.name} in {quant}"
+    return ""
 
 
 def weigh_entry(entry: Entry, spec: ModelSpec, quant: str, limits: Limits) -> ModelBytes:

@@ -14,11 +14,9 @@ from pintpot.gguf import GGMLType, GGUFFile, TensorInfo, row_bytes
 from pintpot.kernels.api import F32, Ops, TensorView
 from pintpot.models.base import Model
 from pintpot.models.registry import model_class
-from pintpot.spec import AttentionLayer, ModelSpec
+from pintpot.spec import ModelSpec
+from pintpot.spec.reading import Reading, reading_of
 
-# Vision and audio towers that some publishers leave in the language model's file.
-_OTHER_MODALITIES = re.compile(r"(v|a|mm|mmproj)\.")
-_LAYER = re.compile(r"blk\.(\d+)\.")
 _ROPE = re.compile(r"(blk\.\d+\.)?rope_(freqs|factors_\w+)\.weight")
 
 
@@ -42,18 +40,8 @@ def load_model(file: GGUFFile, ops: Ops) -> Model:
 
 
 def _ignorable(name: str, spec: ModelSpec) -> bool:
-    """Whether a tensor may go unused: MTP layers, projections of shared KV layers, other modalities."""
-    if _OTHER_MODALITIES.match(name) or _ROPE.fullmatch(name):
-        return True
-    layer = _LAYER.match(name)
-    if layer is None:
-        return False
-    i = int(layer[1])
-    if i >= spec.n_layer:
-        return i < spec.n_layer + spec.n_layer_mtp
-    mixer = spec.layers[i].mixer
-    reads_other_cache = isinstance(mixer, AttentionLayer) and mixer.kv_layer != i
-    return reads_other_cache and name[layer.end() :].startswith(("attn_k", "attn_v"))
+    """Whether a tensor may go unused."""
+    return reading_of(name, spec) is Reading.NEVER or _ROPE.fullmatch(name) is not None
 
 
 class FileTensors:

@@ -103,6 +103,17 @@ def test_a_container_sees_its_own_group_as_the_root(probed):
     assert (h.memory.limit_bytes, h.memory.available_bytes) == (3 * GIB, 3 * GIB)
 
 
+@pytest.mark.parametrize("damage", ["", "nonsense", "-1", None])
+def test_a_group_whose_limit_cannot_be_read_is_said(probed, tmp_path, damage):
+    """None: reading fails, as without permission."""
+    name = f"{GROUP}/memory.max"
+    if damage is None:
+        (tmp_path / "root" / name.lstrip("/")).mkdir(parents=True)
+    h = probed({} if damage is None else {name: damage})
+    assert (h.memory.limit_bytes, h.memory.available_bytes) == (None, 48 * GIB)
+    assert [note for note in h.notes if name in note and "not readable" in note]
+
+
 def v1(path):
     mounts = "31 22 0:30 /docker/abc /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
     cpu = "32 22 0:31 /docker/abc /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"

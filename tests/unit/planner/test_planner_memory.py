@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,8 @@ def test_weights_are_the_file_s_to_the_byte(model: Path) -> None:
     weights = weigh_file(file, spec)
     assert weights.total == sum(t.nbytes for t in file.tensors.values())
     assert weights.experts == sum(t.nbytes for n, t in file.tensors.items() if "_exps." in n)
-    assert weights.embedding == sum(t.nbytes for n, t in file.tensors.items() if "token_embd." in n)
+    assert weights.embedding == sum(t.nbytes for n, t in file.tensors.items() if n.startswith("token_embd."))
+    assert weights.rows == sum(t.nbytes for n, t in file.tensors.items() if n.startswith("per_layer_tok"))
     for layer, counted in zip(spec.layers, weights.layers, strict=True):
         if isinstance(layer.ffn, MoEFFN):
             assert counted.expert * layer.ffn.n_expert == counted.experts
@@ -44,15 +46,19 @@ def test_weights_are_the_file_s_to_the_byte(model: Path) -> None:
             assert (counted.experts, counted.n_expert) == (0, 0)
 
 
-def test_mtp_and_other_modalities_are_counted_apart(model: Path) -> None:
-    spec = ModelSpec.from_gguf(GGUFFile.open(model))
+def test_what_is_never_read_is_counted_apart(model: Path) -> None:
+    spec = replace(ModelSpec.from_gguf(GGUFFile.open(model)), n_layer_mtp=1)
+    sharing = [
+        i for i, a in enumerate(spec.layers) if isinstance(a.mixer, AttentionLayer) and a.mixer.kv_layer != i
+    ]
     extra = [
         TensorSize(f"blk.{spec.n_layer}.attn_q.weight", 100, 200),
         TensorSize("v.blk.0.attn_q.weight", 10, 20),
         TensorSize("mm.0.weight", 1, 2),
+        *(TensorSize(f"blk.{i}.attn_k.weight", 1000, 2000) for i in sharing),
     ]
     weights = weigh(spec, extra)
-    assert (weights.mtp, weights.other, weights.total) == (100, 11, 111)
+    assert weights.unread == weights.total == 111 + 1000 * len(sharing)
 
 
 @pytest.mark.parametrize(("type_k", "type_v"), [("f16", "f16"), ("q8_0", "q8_0"), ("f32", "f16")])

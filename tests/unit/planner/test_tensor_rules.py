@@ -79,7 +79,7 @@ def test_limits_are_kept_under_any_rule(pattern, on_gpu, vram, profile, ngl) -> 
     s = solve(p)
     assert s.vram.total <= p.vram_bytes
     weights = s.vram.dense + s.vram.experts + s.ram.dense + s.ram.experts
-    assert weights == p.model.total - p.model.mtp - p.model.other
+    assert weights == p.model.total - p.model.rows - p.model.unread
 
 
 def test_the_first_rule_counts() -> None:
