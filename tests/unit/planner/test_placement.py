@@ -60,8 +60,8 @@ def problem(
 machines = {
     "name": st.sampled_from(MODELS),
     "quant": st.sampled_from(["Q2_K", "Q4_K_M", "Q6_K", "Q8_0"]),
-    "vram_gib": st.sampled_from([0.0, 2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 48.0]),
-    "ram_gib": st.sampled_from([8.0, 16.0, 32.0, 64.0, 128.0]),
+    "vram_gib": st.just(0.0) | st.floats(0.5, 64.0),
+    "ram_gib": st.floats(2.0, 192.0),
     "profile": st.sampled_from([PINTPOT, LLAMA_CPP]),
     "ctx": st.sampled_from([None, 4096, 32_768, 131_072]),
     "kv": st.sampled_from([None, KVType.F16, KVType.Q8_0]),
@@ -70,7 +70,7 @@ machines = {
 }
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2000, deadline=None)
 @given(**machines)
 def test_limits_are_kept(name, quant, vram_gib, ram_gib, profile, ctx, kv, ngl, ncmoe) -> None:
     limits = Limits(ctx_tokens=ctx, type_k=kv, type_v=kv, n_gpu_layers=ngl, n_cpu_moe=ncmoe)
@@ -94,15 +94,15 @@ def test_limits_are_kept(name, quant, vram_gib, ram_gib, profile, ctx, kv, ngl, 
     assert s.prefill_tokens_s > 1 / s.token.total * 0.9  # a batch is never slower than one at a time
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(
     name=machines["name"],
     quant=machines["quant"],
     profile=machines["profile"],
     ctx=machines["ctx"],
     kv=machines["kv"],
-    vram_gib=st.sampled_from([0.6, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 12.0, 16.0]),
-    more_gib=st.sampled_from([0.06, 0.25, 1.0, 4.0]),
+    vram_gib=st.floats(0.6, 32.0),
+    more_gib=st.floats(0.01, 8.0),
 )
 def test_more_vram_is_never_slower(name, quant, profile, ctx, kv, vram_gib, more_gib) -> None:
     limits = Limits(ctx_tokens=ctx, type_k=kv, type_v=kv)
@@ -113,15 +113,18 @@ def test_more_vram_is_never_slower(name, quant, profile, ctx, kv, vram_gib, more
     assert more.token.total <= less.token.total * (1 + 1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     n_expert=st.integers(1, 4),
     sizes=st.lists(st.sampled_from([30, 40, 70]), min_size=1, max_size=3),
     slots=st.integers(0, 14),
     profile=st.sampled_from([PINTPOT, LLAMA_CPP]),
+    gpu_gb_s=st.sampled_from([1008, 60, 20]),  # some are slower than RAM
 )
-def test_small_problems_are_solved_as_by_trying_everything(n_expert, sizes, slots, profile) -> None:
+def test_small_problems_are_solved_as_by_trying_everything(n_expert, sizes, slots, profile, gpu_gb_s) -> None:
     base = problem(vram_gib=24.0, profile=profile)
+    gpu = replace(base.hardware.gpus[0], bandwidth_bytes_s=gpu_gb_s * 1e9)
+    base = replace(base, hardware=replace(base.hardware, gpus=(gpu,)))
     mib = 1 << 20
     layers = tuple(LayerBytes(mib, size * mib * n_expert, n_expert, min(2, n_expert)) for size in sizes)
     spec = replace(base.spec, n_layer=len(layers), layers=base.spec.layers[: len(layers)])
