@@ -38,6 +38,7 @@ from pintpot.store.resolve import resolve_model
 
 _N_GEN = 16
 _N_PROMPT = 128
+_N_BATCH = 512
 
 
 def main() -> None:
@@ -132,12 +133,13 @@ def _compare(
     """A row a depth: measured and planned."""
     calibrated = calibrate(PINTPOT, hardware, others)
     ctx = max(depths) + max(_N_GEN, min(_N_PROMPT, max(depths))) + 1
+    n_batch = min(_N_BATCH, max(depths))  # no step of these runs is longer
     rss = statistics.median(sample["rss_bytes"] for sample in samples)
     found = []
     for depth in depths:
         speeds = [r["tokens_s"] for s in samples for r in s["rows"] if r["n_gen"] and r["n_depth"] == depth]
         shipped, fitted = (
-            _plan(model, hardware, profile, ctx, depth, threads) for profile in (PINTPOT, calibrated)
+            _plan(model, hardware, profile, ctx, n_batch, depth, threads) for profile in (PINTPOT, calibrated)
         )
         found.append(
             {
@@ -155,11 +157,17 @@ def _compare(
 
 
 def _plan(
-    model: str, hardware: Hardware, profile: EngineProfile, ctx: int, depth: int, threads: int
+    model: str,
+    hardware: Hardware,
+    profile: EngineProfile,
+    ctx: int,
+    n_batch: int,
+    depth: int,
+    threads: int,
 ) -> Solution:
     file = GGUFFile.open(resolve_model(model))
     spec = ModelSpec.from_gguf(file)
-    limits = Limits(ctx_tokens=ctx, depth_tokens=depth + _N_GEN // 2, n_threads=threads)
+    limits = Limits(ctx_tokens=ctx, n_batch=n_batch, depth_tokens=depth + _N_GEN // 2, n_threads=threads)
     return solve(Problem(spec, weigh_file(file, spec), hardware, limits, profile))
 
 

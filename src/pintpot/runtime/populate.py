@@ -6,8 +6,10 @@ in the page cache yet is read from the disk in the order in which experts happen
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +22,7 @@ from pintpot.hardware.tree import Tree
 
 _POPULATE_READ: Final = 22  # MADV_POPULATE_READ of Linux 5.14, which the mmap module does not name yet
 _CHUNK_BYTES: Final = 32 << 20  # some milliseconds, after which a model that is gone is noticed
+_NICE: Final = 10  # a tenth of a core beside threads that compute: the first token must not wait
 HEADROOM_BYTES: Final = 1 << 30  # of available memory, left to others
 
 
@@ -70,6 +73,8 @@ def populate(file: GGUFFile, names: Iterable[str], other_bytes: int) -> threadin
 def _populate(
     madvise: Callable[[int, int, int], int], file: weakref.ref[GGUFFile], wanted: list[Span]
 ) -> None:
+    with contextlib.suppress(OSError):  # of this thread alone, as Linux counts
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
     for span in wanted:
         for start, stop in _chunks(span):
             alive = file()

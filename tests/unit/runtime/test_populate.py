@@ -88,5 +88,6 @@ def test_it_ends_with_the_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         return 0
 
     monkeypatch.setattr(populating, "_CHUNK_BYTES", MIB)
+    monkeypatch.setattr("os.setpriority", lambda *args: None)  # of the test itself
     populating._populate(madvise, file, wanted)
     assert calls == [MIB]
