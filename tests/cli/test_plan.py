@@ -85,7 +85,7 @@ def test_what_would_help_and_quality(pintpot):
         "a card of 10 GiB",
         "as good as F16",
         "large loss",
-        "docs/quantization.md",
+        "of Llama 3 8B, measured by llama.cpp's authors",
     ):
         assert words in picture
     plan = json.loads(pintpot("plan", BIG, *machine, "--json").out)

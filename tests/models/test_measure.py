@@ -10,7 +10,7 @@ from pintpot.errors import UsageError
 from pintpot.runtime.engine import Request
 from pintpot.runtime.measure import SpeedMeter, SpeedTest
 from pintpot.runtime.sampler import SamplingParams
-from pintpot.synth import synthesize
+from pintpot.synth.synthesize import synthesize
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from benchmarks.table_text import in_order, last_table, markdown, row_line, summ
 
 from pintpot import _native
 from pintpot.kernels import cpu
-from pintpot.synth import synthesize
+from pintpot.synth.synthesize import synthesize
 
 
 def make_row(key, ours, theirs, goal=None, **fields):
