@@ -1,5 +1,5 @@
 // The AVX2 level (with FMA and F16C). Everything here lives in an unnamed namespace: see matmul_kernels.h.
-#include "simd/lanes_avx2.h"
+#include "simd/row_codes_256.h"
 
 #include "matmul_few.inl"
 #include "matmul_float.inl"

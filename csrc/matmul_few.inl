@@ -1,14 +1,15 @@
 // Quantized products of 1 to kFewTokens tokens: codes are used as they are unpacked.
 #include "matmul_simd.inl"
+#include "row_codes.inl"
 
 namespace pintpot::lanes {
 namespace {
 
+// Sums of code * q (scaled where the block has scales) of kLanes rows, one row a lane: all rows at once.
 template <class Fmt, int T>
-PP_INLINE void dot_block(const Rows& rows, int64_t at, const ActOf<Fmt>* const (&x)[T], VFloat (&acc)[T]) {
-
-  const HeaderOf<Fmt> h = Fmt::header(rows, at);
-  VInt sum[T], group[T], min_sum[T];
+PP_INLINE void sum_side_by_side(const Rows& rows, int64_t at, const HeaderOf<Fmt>& h, const ActOf<Fmt>* const (&x)[T],
+                                VInt (&sum)[T]) {
+  VInt group[T];
   for (int t = 0; t < T; ++t) sum[t] = zero();
   Fmt::codes(rows, at, [&](auto step, VInt codes) PP_INLINE_LAMBDA {
     unroll<T>([&](auto t) PP_INLINE_LAMBDA {
@@ -18,38 +19,128 @@ PP_INLINE void dot_block(const Rows& rows, int64_t at, const ActOf<Fmt>* const (
       if constexpr (step % Fmt::kGroup == Fmt::kGroup - 1) sum[t] = close_group<Fmt, step>(h, sum[t], group[t]);
     });
   });
-  unroll<T>([&](auto t) PP_INLINE_LAMBDA {
-    min_sum[t] = zero();
-    if constexpr (kNeedsMinSum<Fmt> && kIsSuper<Fmt>) {
-      unroll<128 / Fmt::kSub>([&](auto p) PP_INLINE_LAMBDA {
-        min_sum[t] = add_pairs(min_sum[t], h.template min_pair<p>(), act_sum_pair<Fmt>(*x[t], p));
-      });
-    } else if constexpr (kNeedsMinSum<Fmt>) {
-      min_sum[t] = broadcast4(&x[t]->sum);
-    }
-    acc[t] = finish_block<Fmt>(h.d, min_scale<Fmt>(h), sum[t], min_sum[t], x[t]->d, acc[t]);
+}
+
+// What a block adds to the sums, given those of code * q.
+template <class Fmt>
+PP_INLINE VFloat add_block(const HeaderOf<Fmt>& h, VInt sum, const ActOf<Fmt>& x, VFloat acc) {
+  VInt min_sum = zero();
+  if constexpr (kNeedsMinSum<Fmt> && kIsSuper<Fmt>) {
+    unroll<128 / Fmt::kSub>([&](auto p) PP_INLINE_LAMBDA {
+      min_sum = add_pairs(min_sum, h.template min_pair<p>(), act_sum_pair<Fmt>(x, p));
+    });
+  } else if constexpr (kNeedsMinSum<Fmt>) {
+    min_sum = broadcast4(&x.sum);
+  }
+  return finish_block<Fmt>(h.d, min_scale<Fmt>(h), sum, min_sum, x.d, acc);
+}
+
+// kLanes rows, side by side.
+template <class Fmt, int T>
+PP_INLINE void dot_side_by_side(const TileArgs& a, int64_t first_row, const ActOf<Fmt>* const (&x)[T],
+                                VFloat (&acc)[T]) {
+  constexpr auto kBytes = static_cast<int64_t>(sizeof(typename Fmt::Block));
+  const Rows rows = rows_at(a, first_row);
+  Ahead ahead(a, first_row + kLanes);
+  for (int64_t b = 0; b < a.cols / Fmt::kValues; ++b) {
+    ahead.fetch(kLanes * kBytes);
+    const ActOf<Fmt>* block[T];
+    for (int t = 0; t < T; ++t) block[t] = x[t] + b;
+    const HeaderOf<Fmt> h = Fmt::header(rows, b * kBytes);
+    VInt sum[T];
+    sum_side_by_side<Fmt, T>(rows, b * kBytes, h, block, sum);
+    for (int t = 0; t < T; ++t) acc[t] = add_block<Fmt>(h, sum[t], *block[t], acc[t]);
+  }
+}
+
+template <int T>
+struct CodeSums {
+  VCodes of[T];
+};
+
+// The sums of code * scale * q over one block of one row, in any lanes.
+template <class Fmt, int T>
+PP_INLINE CodeSums<T> sum_codes(const std::byte* block, const ActSuper* const (&x)[T], int64_t b) {
+  constexpr bool kSignedScales = Fmt::kOffset != 0;
+  CodeSums<T> sums;
+  for (int t = 0; t < T; ++t) sums.of[t] = no_codes();
+  const VCodes scales = widen_scales<kSignedScales>(RowCodes<Fmt>::scales(block));
+  RowCodes<Fmt>::each(block, [&](auto places, VCodes codes) PP_INLINE_LAMBDA {
+    using At = decltype(places);
+    const VCodes scale = spread_scales<At, Fmt::kSub, kSignedScales>(scales);
+    unroll<T>([&](auto t) PP_INLINE_LAMBDA {
+      sums.of[t] = add_products<Fmt::kSigned>(sums.of[t], codes, load_acts<At>(x[t][b].q), scale);
+    });
   });
+  return sums;
+}
+
+// The sums of the next Count calls of next(), folded together.
+template <int T, int Count, class F>
+PP_INLINE CodeSums<T> fold_next(F&& next) {
+  if constexpr (Count == 1) {
+    return next();
+  } else {
+    const CodeSums<T> a = fold_next<T, Count / 2>(next), b = fold_next<T, Count / 2>(next);
+    CodeSums<T> both;
+    for (int t = 0; t < T; ++t) both.of[t] = Count == 2 ? fold_2(a.of[t], b.of[t]) : fold_4(a.of[t], b.of[t]);
+    return both;
+  }
+}
+
+inline constexpr int64_t kChunkBlocks = 64;  // blocks of a row whose sums are kept
+static_assert(kLanes == 8);
+
+// Blocks [first, first + n) of kLanes rows, one row after the other: sums[t][row * n + block].
+template <class Fmt, int T>
+PP_INLINE void sum_rows(const Rows& rows, int64_t first, int64_t n, const ActSuper* const (&x)[T],
+                        int32_t (&sums)[T][kLanes * kChunkBlocks]) {
+  constexpr auto kBytes = static_cast<int64_t>(sizeof(typename Fmt::Block));
+  int64_t row = 0, b = 0;
+  const auto next = [&]() PP_INLINE_LAMBDA {
+    const CodeSums<T> block = sum_codes<Fmt, T>(rows.p[row] + (first + b) * kBytes, x, first + b);
+    if (++b == n) {
+      b = 0;
+      ++row;
+    }
+    return block;
+  };
+  for (int64_t i = 0; i < kLanes * n; i += 8) {
+    const CodeSums<T> low = fold_next<T, 4>(next), high = fold_next<T, 4>(next);
+    for (int t = 0; t < T; ++t) store_ints(sums[t] + i, fold_8(low.of[t], high.of[t]));
+  }
+}
+
+// kLanes rows, one after the other: memory is read front to back, which hardware prefetches best. What is summed
+// in floats still has a row in every lane.
+template <class Fmt, int T>
+PP_INLINE void dot_row_by_row(const TileArgs& a, int64_t first_row, const ActSuper* const (&x)[T], VFloat (&acc)[T]) {
+  constexpr auto kBytes = static_cast<int64_t>(sizeof(typename Fmt::Block));
+  alignas(64) int32_t sums[T][kLanes * kChunkBlocks];
+  const Rows rows = rows_at(a, first_row);
+  const int64_t n_blocks = a.cols / Fmt::kValues;
+  for (int64_t first = 0; first < n_blocks; first += kChunkBlocks) {
+    const int64_t n = n_blocks - first < kChunkBlocks ? n_blocks - first : kChunkBlocks;
+    sum_rows<Fmt, T>(rows, first, n, x, sums);
+    Rows sums_of[T];
+    for (int t = 0; t < T; ++t)
+      for (int r = 0; r < kLanes; ++r) sums_of[t].p[r] = reinterpret_cast<const std::byte*>(sums[t] + r * n);
+    for (int64_t b = 0; b < n; ++b) {
+      const HeaderOf<Fmt> h = Fmt::header(rows, (first + b) * kBytes);
+      for (int t = 0; t < T; ++t) acc[t] = add_block<Fmt>(h, load4(sums_of[t], b * 4), x[t][first + b], acc[t]);
+    }
+  }
 }
 
 template <class Fmt, int T>
 void dot_tile(const TileArgs& a) {
-  using Block = typename Fmt::Block;
-  using Act = ActOf<Fmt>;
-  const int64_t n_blocks = a.cols / Fmt::kValues;
+  const ActOf<Fmt>* x[T];
+  for (int t = 0; t < T; ++t) x[t] = reinterpret_cast<const ActOf<Fmt>*>(act_row(a, t));
   for (int64_t r = 0; r < a.n_rows; r += kLanes) {
-    const Rows rows = rows_at(a, r);
-    Ahead ahead(a, r + kLanes);
     VFloat acc[T];
-    const Act* x[T];
-    for (int t = 0; t < T; ++t) {
-      acc[t] = zero_float();
-      x[t] = reinterpret_cast<const Act*>(act_row(a, t));
-    }
-    for (int64_t b = 0; b < n_blocks; ++b) {
-      ahead.fetch(kLanes * static_cast<int64_t>(sizeof(Block)));
-      dot_block<Fmt, T>(rows, b * static_cast<int64_t>(sizeof(Block)), x, acc);
-      for (int t = 0; t < T; ++t) ++x[t];
-    }
+    for (int t = 0; t < T; ++t) acc[t] = zero_float();
+    if constexpr (kHasRowCodes<Fmt>) dot_row_by_row<Fmt, T>(a, r, x, acc);
+    else dot_side_by_side<Fmt, T>(a, r, x, acc);
     for (int t = 0; t < T; ++t) write_rows(a, t, r, &acc[t], 1);
   }
 }

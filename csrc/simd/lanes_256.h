@@ -31,6 +31,7 @@ PP_INLINE VFloat load_bfloat16(const void* p) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(v, 16));
 }
 PP_INLINE void storeu_float(float* p, VFloat v) { _mm256_storeu_ps(p, v); }
+PP_INLINE void store_ints(int32_t* p, VInt v) { _mm256_store_si256(reinterpret_cast<__m256i*>(p), v); }
 PP_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
 PP_INLINE VInt bytes(int b) { return _mm256_set1_epi8(static_cast<char>(b)); }
 PP_INLINE VInt ints(int i) { return _mm256_set1_epi32(i); }
