@@ -15,9 +15,9 @@ constexpr int64_t kMinTileRows = 2 * kTileRows;
 constexpr int64_t kMaxTileRows = 256;
 
 // The tile [row0, row0 + n_rows) of one group: gate into h, up into `up` (a thread's own), activation in
-// place.
+// place. `next`: as of mul_tile.
 void gate_up_tile(const RowKernels& k, const FFNPart& part, const Group& group, int64_t row0, int64_t n_rows,
-                  const std::byte* gate_acts, const std::byte* up_acts, float* up) {
+                  const std::byte* gate_acts, const std::byte* up_acts, float* up, const std::byte* next) {
   const FFN& w = *part.w;
   const Matrix gate_tile = tile_of(w.gate, group.mat, row0, n_rows);
   const Matrix up_tile = tile_of(w.up, group.mat, row0, n_rows);
@@ -28,9 +28,9 @@ void gate_up_tile(const RowKernels& k, const FFNPart& part, const Group& group, 
     const int64_t skip = part.x_rows ? 0 : first;
     float* h = part.h + first * n_ff + row0;
     mul_tile(gate_tile, 0, 0, n_rows, gate_acts + skip * act_row_bytes(act_kind(w.gate.type), w.gate.cols),
-             x_rows, n, h, n_ff);
+             x_rows, n, h, n_ff, up_tile.data);
     mul_tile(up_tile, 0, 0, n_rows, up_acts + skip * act_row_bytes(act_kind(w.up.type), w.up.cols), x_rows, n,
-             up, n_rows);
+             up, n_rows, next);
     for (int64_t i = 0; i < n; ++i) {
       float *g = h + i * n_ff, *u = up + i * n_rows;
       if (w.gate_bias) k.add(g, w.gate_bias + bias_at, n_rows);
@@ -85,13 +85,25 @@ void gate_up(Engine& engine, PreparedRows& x, const FFNPart* parts, int n_parts)
   const auto tiles_of = [&](const FFNPart& part) { return (part.w->n_ff() + tile - 1) / tile; };
   int64_t n_items = 0;
   for (int p = 0; p < n_parts; ++p) n_items += parts[p].n_groups * tiles_of(parts[p]);
-  engine.pool.run(n_items, [&](int64_t item, int thread) {
+  struct Tile {
+    const FFNPart* part;
+    const Group* group;
+    int64_t row0;
+  };
+  const auto locate = [&](int64_t item) {
     const FFNPart* part = parts;
     for (int64_t items = 0; item >= (items = part->n_groups * tiles_of(*part)); ++part) item -= items;
-    const Group& group = part->groups[item / tiles_of(*part)];
-    const int64_t row0 = item % tiles_of(*part) * tile;
-    gate_up_tile(k, *part, group, row0, std::min(tile, part->w->n_ff() - row0), x.get(part->w->gate.type),
-                 x.get(part->w->up.type), up + thread * up_values);
+    return Tile{part, &part->groups[item / tiles_of(*part)], item % tiles_of(*part) * tile};
+  };
+  engine.pool.run(n_items, [&](int64_t item, int thread) {
+    const auto [part, group, row0] = locate(item);
+    const std::byte* next = nullptr;
+    if (item + engine.pool.size() < n_items) {
+      const Tile t = locate(item + engine.pool.size());
+      next = t.part->w->gate.row(t.group->mat, t.row0);
+    }
+    gate_up_tile(k, *part, *group, row0, std::min(tile, part->w->n_ff() - row0), x.get(part->w->gate.type),
+                 x.get(part->w->up.type), up + thread * up_values, next);
   });
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "blocks.h"
 #include "cpu_features.h"
@@ -83,7 +84,7 @@ void prepare_row(ActKind kind, const float* x, int64_t cols, std::byte* out) {
 }
 
 void mul_tile(const Matrix& w, int64_t mat, int64_t row0, int64_t row1, const std::byte* acts,
-              const int32_t* x_rows, int64_t n, float* out, int64_t ld_out) {
+              const int32_t* x_rows, int64_t n, float* out, int64_t ld_out, const std::byte* next) {
   if (row0 >= row1 || n <= 0) return;
   const TileArgs args{.w = w.row(mat, row0),
                       .row_bytes = w.row_bytes,
@@ -94,7 +95,8 @@ void mul_tile(const Matrix& w, int64_t mat, int64_t row0, int64_t row1, const st
                       .x_rows = x_rows,
                       .n = n,
                       .out = out + row0,
-                      .ld_out = ld_out};
+                      .ld_out = ld_out,
+                      .next = next};
   const MatmulKernels& k = kernels();
   const auto choose = act_kind(w.type) == ActKind::f32 ? k.floats : n <= kFewTokens ? k.few : k.many;
   choose(w.type)(args);
@@ -145,11 +147,21 @@ void matmul_many(Engine& engine, const Product* products, int n_products, const 
 
   int64_t n_items = 0;
   for (int p = 0; p < n_products; ++p) n_items += (products[p].w->rows + tile - 1) / tile;
-  pool.run(n_items, [&](int64_t item, int) {
+  const auto locate = [&](int64_t item) {  // product and first row
     const Product* p = products;
     for (int64_t tiles = 0; item >= (tiles = (p->w->rows + tile - 1) / tile); ++p) item -= tiles;
-    const int64_t row0 = item * tile, row1 = std::min(row0 + tile, p->w->rows);
-    mul_tile(*p->w, p->mat, row0, row1, acts[static_cast<int>(act_kind(p->w->type))], nullptr, n, p->out, p->ld_out);
+    return std::pair(p, item * tile);
+  };
+  pool.run(n_items, [&](int64_t item, int) {
+    const auto [p, row0] = locate(item);
+    const int64_t row1 = std::min(row0 + tile, p->w->rows);
+    const std::byte* next = nullptr;
+    if (item + pool.size() < n_items) {
+      const auto [q, next_row] = locate(item + pool.size());
+      next = q->w->row(q->mat, next_row);
+    }
+    mul_tile(*p->w, p->mat, row0, row1, acts[static_cast<int>(act_kind(p->w->type))], nullptr, n, p->out, p->ld_out,
+             next);
     if (p->bias)
       for (int64_t i = 0; i < n; ++i)
         for (int64_t r = row0; r < row1; ++r) p->out[i * p->ld_out + r] += p->bias[r];

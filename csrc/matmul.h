@@ -54,8 +54,9 @@ inline constexpr int64_t kTileRows = 16;
 
 // out[i * ld_out + r] = W[mat][r] . x[x_rows ? x_rows[i] : i]   for r in [row0, row1), i in [0, n).
 // `acts` holds prepared rows, act_row_bytes apart. Single-threaded; results do not depend on the tiling.
+// `next`: the weights that this thread will probably read next, or nullptr.
 void mul_tile(const Matrix& w, int64_t mat, int64_t row0, int64_t row1, const std::byte* acts,
-              const int32_t* x_rows, int64_t n, float* out, int64_t ld_out);
+              const int32_t* x_rows, int64_t n, float* out, int64_t ld_out, const std::byte* next = nullptr);
 
 // out[i * ld_out + r] = W[mat][r] . x[i] for n float rows `ldx` apart, on the whole pool.
 // `bias` (rows floats) is added when not null.

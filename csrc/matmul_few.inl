@@ -58,19 +58,42 @@ struct CodeSums {
   VCodes of[T];
 };
 
-// The sums of code * scale * q over one block of one row, in any lanes.
+inline constexpr int kVectorValues = kHalves * 32;
+
+// Whether the values of a code vector follow one another. Otherwise activations are put in the order of the codes.
+template <class Fmt>
+inline constexpr bool kInSequence = kHalves == 1 || RowCodes<Fmt>::template Places<0>::kHalfStep == 32;
+
+template <class Fmt>
+PP_INLINE void arrange(const int8_t* q, int8_t* out) {
+  unroll<256 / kVectorValues>([&](auto i) PP_INLINE_LAMBDA {
+    using Places = typename RowCodes<Fmt>::template Places<i>;
+    for (int half = 0; half < kHalves; ++half)
+      std::memcpy(out + i * kVectorValues + half * 32, q + Places::quarter(2 * half), 32);
+  });
+}
+
+// The sums of code * scale * q over one block of one row, in any lanes; q[t] as Arranged gives them.
 template <class Fmt, int T>
-PP_INLINE CodeSums<T> sum_codes(const std::byte* block, const ActSuper* const (&x)[T], int64_t b) {
+PP_INLINE CodeSums<T> sum_codes(const std::byte* block, const int8_t* const (&q)[T]) {
   constexpr bool kSignedScales = Fmt::kOffset != 0;
-  CodeSums<T> sums;
+  CodeSums<T> sums, even;
   for (int t = 0; t < T; ++t) sums.of[t] = no_codes();
   const VCodes scales = widen_scales<kSignedScales>(RowCodes<Fmt>::scales(block));
-  RowCodes<Fmt>::each(block, [&](auto places, VCodes codes) PP_INLINE_LAMBDA {
-    using At = decltype(places);
-    const VCodes scale = spread_scales<At, Fmt::kSub, kSignedScales>(scales);
-    unroll<T>([&](auto t) PP_INLINE_LAMBDA {
-      sums.of[t] = add_products<Fmt::kSigned>(sums.of[t], codes, load_acts<At>(x[t][b].q), scale);
-    });
+  RowCodes<Fmt>::each(block, [&](auto i, VCodes codes) PP_INLINE_LAMBDA {
+    constexpr int at = kInSequence<Fmt> ? RowCodes<Fmt>::template Places<i>::kFirst : i * kVectorValues;
+    const auto product = [&](auto t) PP_INLINE_LAMBDA {
+      return multiply<Fmt::kSigned>(codes, load_codes(q[t] + at));
+    };
+    if constexpr (i % 2 == 0) {
+      unroll<T>([&](auto t) PP_INLINE_LAMBDA { even.of[t] = product(t); });
+    } else {
+      using Codes = RowCodes<Fmt>;
+      const PairScales<typename Codes::template Places<i - 1>, typename Codes::template Places<i>, Fmt::kSub,
+                       kSignedScales>
+          pair(scales);
+      unroll<T>([&](auto t) PP_INLINE_LAMBDA { sums.of[t] = pair.add_to(sums.of[t], even.of[t], product(t)); });
+    }
   });
   return sums;
 }
@@ -88,17 +111,52 @@ PP_INLINE CodeSums<T> fold_next(F&& next) {
   }
 }
 
-inline constexpr int64_t kChunkBlocks = 64;  // blocks of a row whose sums are kept
+inline constexpr int64_t kChunkBlocks = 64;  // blocks of a row that are summed at a time
 static_assert(kLanes == 8);
+
+// The activations of a chunk of blocks, in the order of a format's code vectors.
+template <class Fmt, int T>
+class Arranged {
+ public:
+  PP_INLINE void set(const ActSuper* const (&x)[T], int64_t first, int64_t n) {
+    if (first == first_) return;
+    first_ = first;
+    for (int t = 0; t < T; ++t)
+      for (int64_t b = 0; b < n; ++b) arrange<Fmt>(x[t][first + b].q, q_[t][b]);
+  }
+  PP_INLINE const int8_t* block(int t, int64_t b) const { return q_[t][b]; }
+
+ private:
+  alignas(64) int8_t q_[T][kChunkBlocks][256];
+  int64_t first_ = -1;
+};
+
+// The same where there is nothing to arrange.
+template <class Fmt, int T>
+  requires kInSequence<Fmt>
+class Arranged<Fmt, T> {
+ public:
+  PP_INLINE void set(const ActSuper* const (&x)[T], int64_t first, int64_t) {
+    for (int t = 0; t < T; ++t) x_[t] = x[t] + first;
+  }
+  PP_INLINE const int8_t* block(int t, int64_t b) const { return x_[t][b].q; }
+
+ private:
+  const ActSuper* x_[T];
+};
 
 // Blocks [first, first + n) of kLanes rows, one row after the other: sums[t][row * n + block].
 template <class Fmt, int T>
-PP_INLINE void sum_rows(const Rows& rows, int64_t first, int64_t n, const ActSuper* const (&x)[T],
+PP_INLINE void sum_rows(const Rows& rows, int64_t first, int64_t n, const Arranged<Fmt, T>& x, const FarAhead& ahead,
                         int32_t (&sums)[T][kLanes * kChunkBlocks]) {
   constexpr auto kBytes = static_cast<int64_t>(sizeof(typename Fmt::Block));
   int64_t row = 0, b = 0;
   const auto next = [&]() PP_INLINE_LAMBDA {
-    const CodeSums<T> block = sum_codes<Fmt, T>(rows.p[row] + (first + b) * kBytes, x, first + b);
+    const int8_t* q[T];
+    for (int t = 0; t < T; ++t) q[t] = x.block(t, b);
+    const std::byte* at = rows.p[row] + (first + b) * kBytes;
+    ahead.fetch(at, kBytes);
+    const CodeSums<T> block = sum_codes<Fmt, T>(at, q);
     if (++b == n) {
       b = 0;
       ++row;
@@ -111,17 +169,20 @@ PP_INLINE void sum_rows(const Rows& rows, int64_t first, int64_t n, const ActSup
   }
 }
 
-// kLanes rows, one after the other: memory is read front to back, which hardware prefetches best. What is summed
-// in floats still has a row in every lane.
+// Rows one after the other: memory is read front to back, which hardware prefetches best. What is summed in floats
+// still has a row in every lane.
 template <class Fmt, int T>
-PP_INLINE void dot_row_by_row(const TileArgs& a, int64_t first_row, const ActSuper* const (&x)[T], VFloat (&acc)[T]) {
+PP_INLINE void dot_row_by_row(const TileArgs& a, int64_t first_row, const ActSuper* const (&x)[T],
+                              Arranged<Fmt, T>& arranged, VFloat (&acc)[T]) {
   constexpr auto kBytes = static_cast<int64_t>(sizeof(typename Fmt::Block));
   alignas(64) int32_t sums[T][kLanes * kChunkBlocks];
   const Rows rows = rows_at(a, first_row);
+  const FarAhead ahead(a);
   const int64_t n_blocks = a.cols / Fmt::kValues;
   for (int64_t first = 0; first < n_blocks; first += kChunkBlocks) {
     const int64_t n = n_blocks - first < kChunkBlocks ? n_blocks - first : kChunkBlocks;
-    sum_rows<Fmt, T>(rows, first, n, x, sums);
+    arranged.set(x, first, n);
+    sum_rows<Fmt, T>(rows, first, n, arranged, ahead, sums);
     Rows sums_of[T];
     for (int t = 0; t < T; ++t)
       for (int r = 0; r < kLanes; ++r) sums_of[t].p[r] = reinterpret_cast<const std::byte*>(sums[t] + r * n);
@@ -132,16 +193,24 @@ PP_INLINE void dot_row_by_row(const TileArgs& a, int64_t first_row, const ActSup
   }
 }
 
+// Row by row where a format has RowCodes, else kLanes rows side by side.
 template <class Fmt, int T>
 void dot_tile(const TileArgs& a) {
   const ActOf<Fmt>* x[T];
   for (int t = 0; t < T; ++t) x[t] = reinterpret_cast<const ActOf<Fmt>*>(act_row(a, t));
-  for (int64_t r = 0; r < a.n_rows; r += kLanes) {
-    VFloat acc[T];
-    for (int t = 0; t < T; ++t) acc[t] = zero_float();
-    if constexpr (kHasRowCodes<Fmt>) dot_row_by_row<Fmt, T>(a, r, x, acc);
-    else dot_side_by_side<Fmt, T>(a, r, x, acc);
-    for (int t = 0; t < T; ++t) write_rows(a, t, r, &acc[t], 1);
+  const auto each_rows = [&](auto&& dot) PP_INLINE_LAMBDA {
+    for (int64_t r = 0; r < a.n_rows; r += kLanes) {
+      VFloat acc[T];
+      for (int t = 0; t < T; ++t) acc[t] = zero_float();
+      dot(r, acc);
+      for (int t = 0; t < T; ++t) write_rows(a, t, r, &acc[t], 1);
+    }
+  };
+  if constexpr (kHasRowCodes<Fmt>) {
+    Arranged<Fmt, T> arranged;
+    each_rows([&](int64_t r, VFloat(&acc)[T]) PP_INLINE_LAMBDA { dot_row_by_row<Fmt, T>(a, r, x, arranged, acc); });
+  } else {
+    each_rows([&](int64_t r, VFloat(&acc)[T]) PP_INLINE_LAMBDA { dot_side_by_side<Fmt, T>(a, r, x, acc); });
   }
 }
 

@@ -23,6 +23,7 @@ struct TileArgs {
   int64_t n;
   float* out;
   int64_t ld_out;
+  const std::byte* next;  // what this thread will probably read after the tile, or nullptr
 };
 
 using TileFn = void (*)(const TileArgs&);

@@ -62,6 +62,25 @@ class Ahead {
   const std::byte *at_, *end_;
 };
 
+// Prefetches what lies kFarBytes after the block in hand where rows are read front to back, on into what comes after
+// the tile. Hardware prefetches the next kilobytes by itself, but not over the end of a page. Nearer prefetches got in
+// its way (docs/performance.md).
+class FarAhead {
+ public:
+  PP_INLINE explicit FarAhead(const TileArgs& a)
+      : end_(a.w + a.n_rows * a.row_bytes), next_(a.next ? a.next : a.w) {}
+
+  PP_INLINE void fetch(const std::byte* block, int64_t n) const {
+    const std::byte* at = block + kFarBytes;
+    if (at >= end_) at = next_ + (at - end_);
+    for (int64_t i = 0; i < n; i += 64) prefetch(at + i);
+  }
+
+ private:
+  static constexpr int64_t kFarBytes = 8192;
+  const std::byte *end_, *next_;
+};
+
 // Adds what a group of code vectors gave to the block's sum.
 template <class Fmt, int Step, class Header>
 PP_INLINE VInt close_group(const Header& h, VInt sum, VInt group) {

@@ -91,15 +91,15 @@ struct DownPart {
   const float* weights;   // null: no bias
 };
 
-// Rows [row0, row0 + n_rows) of one group's results, added to out.
+// Rows [row0, row0 + n_rows) of one group's results, added to out. `next`: as of mul_tile.
 void add_down_tile(const RowKernels& k, const DownPart& part, const Group& group, int64_t row0,
-                   int64_t n_rows, float* tile, float* out) {
+                   int64_t n_rows, float* tile, float* out, const std::byte* next) {
   const FFN& w = *part.ffn->w;
   const int64_t stride = act_row_bytes(act_kind(w.down.type), w.down.cols);
   const Matrix down = tile_of(w.down, group.mat, row0, n_rows);
   for (int64_t done = 0; done < group.n; done += kTileTokens) {
     const int64_t n = std::min(kTileTokens, group.n - done), first = group.first + done;
-    mul_tile(down, 0, 0, n_rows, part.acts + first * stride, nullptr, n, tile, n_rows);
+    mul_tile(down, 0, 0, n_rows, part.acts + first * stride, nullptr, n, tile, n_rows, next);
     for (int64_t i = 0; i < n; ++i) {
       const int64_t token = part.ffn->x_rows ? part.ffn->x_rows[first + i] : first + i;
       float* y = out + token * w.n_out() + row0;
@@ -123,9 +123,18 @@ void down_sum(Engine& engine, const MoELayer& layer, const DownPart* parts, int 
   engine.pool.run((n_out + tile_rows - 1) / tile_rows, [&](int64_t item, int thread) {
     const int64_t row0 = item * tile_rows, n_rows = std::min(tile_rows, n_out - row0);
     for (int64_t i = 0; i < n; ++i) std::fill_n(out + i * n_out + row0, n_rows, 0.0f);
+    const auto first_of = [](const DownPart& part, int64_t g, int64_t row) {
+      return part.ffn->w->down.row(part.ffn->groups[g].mat, row);
+    };
     for (int p = 0; p < n_parts; ++p)
-      for (int64_t g = 0; g < parts[p].ffn->n_groups; ++g)
-        add_down_tile(k, parts[p], parts[p].ffn->groups[g], row0, n_rows, tiles + thread * tile_values, out);
+      for (int64_t g = 0; g < parts[p].ffn->n_groups; ++g) {
+        const int64_t next_row = row0 + tile_rows * engine.pool.size();
+        const std::byte* next = nullptr;
+        if (g + 1 < parts[p].ffn->n_groups) next = first_of(parts[p], g + 1, row0);
+        else if (p + 1 < n_parts) next = first_of(parts[p + 1], 0, row0);
+        else if (next_row < n_out && parts[0].ffn->n_groups > 0) next = first_of(parts[0], 0, next_row);
+        add_down_tile(k, parts[p], parts[p].ffn->groups[g], row0, n_rows, tiles + thread * tile_values, out, next);
+      }
   });
 }
 

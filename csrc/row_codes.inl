@@ -3,7 +3,8 @@
 // give, and activations and scales are put in their order.
 //
 // RowCodes<Fmt>::scales(p)   the scales of the block at p, a byte each, in order
-// RowCodes<Fmt>::each(p, f)  calls f(CodePlaces, code vector) for every vector of the block
+// RowCodes<Fmt>::each(p, f)  calls f(Index<i>, code vector) for every vector of the block, in order
+// RowCodes<Fmt>::Places<i>   which values vector i holds
 #include <cstring>
 
 #include "blocks.h"
@@ -43,6 +44,9 @@ PP_INLINE uint32_t load_32(const std::byte* p) {
 
 template <>
 struct RowCodes<Q2_K> {
+  template <int I>
+  using Places = CodePlaces<I / 4 * kHalves * 128 + I % 4 * 32, 128>;
+
   PP_INLINE static __m128i scales(const std::byte* p) { return _mm_and_si128(load_128(p), _mm_set1_epi8(15)); }
 
   template <class F>
@@ -50,7 +54,7 @@ struct RowCodes<Q2_K> {
     unroll<2 / kHalves>([&](auto g) PP_INLINE_LAMBDA {  // 32 bytes hold the quarters of 128 values
       const VCodes q = load_codes(p + 16 + g * kHalves * 32);
       unroll<4>([&](auto j) PP_INLINE_LAMBDA {
-        f(CodePlaces<g * kHalves * 128 + j * 32, 128>{}, masked(shift_right(q, 2 * j), 3));
+        f(Index<g * 4 + j>{}, masked(shift_right(q, 2 * j), 3));
       });
     });
   }
@@ -58,6 +62,9 @@ struct RowCodes<Q2_K> {
 
 template <>
 struct RowCodes<Q3_K> {
+  template <int I>
+  using Places = RowCodes<Q2_K>::Places<I>;
+
   PP_INLINE static __m128i scales(const std::byte* p) {
     const __m128i nibbles = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 96));
     const __m128i low = _mm_and_si128(_mm_unpacklo_epi64(nibbles, _mm_srli_epi32(nibbles, 4)), _mm_set1_epi8(15));
@@ -73,7 +80,7 @@ struct RowCodes<Q3_K> {
       const VCodes high = load_shifted<g * kHalves * 4, 4>(p);
       unroll<4>([&](auto j) PP_INLINE_LAMBDA {
         const VCodes top = masked(move_bit<j, 2>(high), 4);
-        f(CodePlaces<g * kHalves * 128 + j * 32, 128>{}, join(code_bytes(3), shift_right(q, 2 * j), top));
+        f(Index<g * 4 + j>{}, join(code_bytes(3), shift_right(q, 2 * j), top));
       });
     });
   }
@@ -88,20 +95,26 @@ PP_INLINE __m128i scales_6bit(const std::byte* p) {
 
 template <>
 struct RowCodes<Q4_K> {
+  template <int I>
+  using Places = CodePlaces<I / 2 * kHalves * 64 + I % 2 * 32, 64>;
+
   PP_INLINE static __m128i scales(const std::byte* p) { return scales_6bit(p); }
 
   template <class F>
   PP_INLINE static void each(const std::byte* p, F&& f) {
     unroll<4 / kHalves>([&](auto g) PP_INLINE_LAMBDA {  // 32 bytes hold 64 values, low nibbles first
       const VCodes q = load_codes(p + 16 + g * kHalves * 32);
-      f(CodePlaces<g * kHalves * 64, 64>{}, masked(q, 15));
-      f(CodePlaces<g * kHalves * 64 + 32, 64>{}, masked(shift_right(q, 4), 15));
+      f(Index<g * 2>{}, masked(q, 15));
+      f(Index<g * 2 + 1>{}, masked(shift_right(q, 4), 15));
     });
   }
 };
 
 template <>
 struct RowCodes<Q5_K> {
+  template <int I>
+  using Places = RowCodes<Q4_K>::Places<I>;
+
   PP_INLINE static __m128i scales(const std::byte* p) { return scales_6bit(p); }
 
   template <class F>
@@ -109,25 +122,27 @@ struct RowCodes<Q5_K> {
     unroll<4 / kHalves>([&](auto g) PP_INLINE_LAMBDA {
       const VCodes q = load_codes(p + 48 + g * kHalves * 32);
       const VCodes high = load_shifted<g * kHalves * 2, 2>(p + 16);
-      f(CodePlaces<g * kHalves * 64, 64>{}, join(code_bytes(15), q, masked(move_bit<0, 4>(high), 16)));
-      f(CodePlaces<g * kHalves * 64 + 32, 64>{},
-        join(code_bytes(15), shift_right(q, 4), masked(move_bit<1, 4>(high), 16)));
+      f(Index<g * 2>{}, join(code_bytes(15), q, masked(move_bit<0, 4>(high), 16)));
+      f(Index<g * 2 + 1>{}, join(code_bytes(15), shift_right(q, 4), masked(move_bit<1, 4>(high), 16)));
     });
   }
 };
 
 template <>
 struct RowCodes<Q6_K> {
+  template <int I>
+  using Places = CodePlaces<I / 2 * kHalves / 2 * 128 + I / 2 * kHalves % 2 * 32 + I % 2 * 64, 32>;
+
   PP_INLINE static __m128i scales(const std::byte* p) { return load_128(p + 192); }
 
   template <class F>
   PP_INLINE static void each(const std::byte* p, F&& f) {
     unroll<4 / kHalves>([&](auto g) PP_INLINE_LAMBDA {  // 32 bytes of nibbles: 32 values and the 32 that are 64 on
-      constexpr int k = g * kHalves, first = k / 2 * 128 + k % 2 * 32;
+      constexpr int k = g * kHalves;
       const VCodes q = load_codes(p + k * 32);
       const VCodes high = load_shifted<k % 2 * 2, 2>(p + 128 + k / 2 * 32);
-      f(CodePlaces<first, 32>{}, join(code_bytes(15), q, masked(shift_left(high, 4), 0x30)));
-      f(CodePlaces<first + 64, 32>{}, join(code_bytes(15), shift_right(q, 4), masked(high, 0x30)));
+      f(Index<g * 2>{}, join(code_bytes(15), q, masked(shift_left(high, 4), 0x30)));
+      f(Index<g * 2 + 1>{}, join(code_bytes(15), shift_right(q, 4), masked(high, 0x30)));
     });
   }
 };

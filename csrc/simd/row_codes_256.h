@@ -24,12 +24,6 @@ PP_INLINE VCodes load_shifted(const void* p) {
 // Bits of a where mask has them, else bits of b, which has none in mask's place.
 PP_INLINE VCodes join(VCodes mask, VCodes a, VCodes b) { return bit_or(bit_and(mask, a), b); }
 
-// The activations that belong to a code vector.
-template <class At>
-PP_INLINE VCodes load_acts(const int8_t* q) {
-  return load_codes(q + At::kFirst);
-}
-
 // Scales, a byte each, as spread_scales wants them.
 template <bool Signed>
 PP_INLINE VCodes widen_scales(__m128i scales) {
@@ -37,7 +31,7 @@ PP_INLINE VCodes widen_scales(__m128i scales) {
 }
 
 // The scales of a code vector's quarters as 16-bit numbers, each as often as its quarter has pairs of codes.
-template <class At, int Sub, bool Signed>
+template <class Places, int Sub, bool Signed>
 PP_INLINE VCodes spread_scales(VCodes scales) {
   struct Order {
     alignas(32) int8_t at[32];
@@ -45,18 +39,27 @@ PP_INLINE VCodes spread_scales(VCodes scales) {
   static constexpr Order order = [] {
     Order o{};
     for (int i = 0; i < 32; ++i)
-      o.at[i] = i % 2 == (Signed ? 1 : 0) ? static_cast<int8_t>(At::quarter(i / 16) / Sub) : int8_t{-1};
+      o.at[i] = i % 2 == (Signed ? 1 : 0) ? static_cast<int8_t>(Places::quarter(i / 16) / Sub) : int8_t{-1};
     return o;
   }();
   const VCodes v = _mm256_shuffle_epi8(scales, _mm256_load_si256(reinterpret_cast<const __m256i*>(order.at)));
   return Signed ? _mm256_srai_epi16(v, 8) : v;
 }
 
-// sum + the products of codes and activations, scaled, in any order.
+// Products of codes and activations, summed as far as 16 bits hold them.
 template <bool SignedCodes>
-PP_INLINE VCodes add_products(VCodes sum, VCodes codes, VCodes x, VCodes scales) {
-  return add_group_scaled(sum, dot4<SignedCodes>(codes, x), scales);
-}
+PP_INLINE VCodes multiply(VCodes codes, VCodes x) { return dot4<SignedCodes>(codes, x); }
+
+// The scales of two code vectors, and sum + their products, scaled.
+template <class Even, class Odd, int Sub, bool Signed>
+struct PairScales {
+  VCodes even, odd;
+  PP_INLINE explicit PairScales(VCodes scales)
+      : even(spread_scales<Even, Sub, Signed>(scales)), odd(spread_scales<Odd, Sub, Signed>(scales)) {}
+  PP_INLINE VCodes add_to(VCodes sum, VCodes a, VCodes b) const {
+    return add_group_scaled(add_group_scaled(sum, a, even), b, odd);
+  }
+};
 
 // The sums over the lanes of eight vectors, in order, by a tree: of two vectors, of four, of all.
 PP_INLINE VCodes fold_2(VCodes a, VCodes b) {

@@ -34,35 +34,38 @@ PP_INLINE VCodes load_shifted(const void* p) {
 // a where mask has ones, else b.
 PP_INLINE VCodes join(VCodes mask, VCodes a, VCodes b) { return _mm512_ternarylogic_epi32(mask, a, b, 0xCA); }
 
-template <class At>
-PP_INLINE VCodes load_acts(const int8_t* q) {
-  if constexpr (At::kHalfStep == 32) return load_codes(q + At::kFirst);
-  else return two_halves(q + At::kFirst, q + At::kFirst + At::kHalfStep);
-}
-
 template <bool Signed>
 PP_INLINE VCodes widen_scales(__m128i scales) {
   return _mm512_castsi256_si512(Signed ? _mm256_cvtepi8_epi16(scales) : _mm256_cvtepu8_epi16(scales));
 }
 
-template <class At, int Sub, bool Signed>
-PP_INLINE VCodes spread_scales(VCodes scales) {
-  struct Order {
-    alignas(64) int16_t at[32];
-  };
-  static constexpr Order order = [] {
-    Order o{};
-    for (int i = 0; i < 32; ++i) o.at[i] = static_cast<int16_t>(At::quarter(i / 8) / Sub);
-    return o;
-  }();
-  return _mm512_permutexvar_epi16(_mm512_load_si512(order.at), scales);
+// Sums of four products, which 16 bits hold (63 * 127 * 4).
+template <bool SignedCodes>
+PP_INLINE VCodes multiply(VCodes codes, VCodes x) {
+  static_assert(!SignedCodes);
+  return _mm512_dpbusd_epi32(no_codes(), codes, x);
 }
 
-template <bool SignedCodes>
-PP_INLINE VCodes add_products(VCodes sum, VCodes codes, VCodes x, VCodes scales) {
-  static_assert(!SignedCodes);
-  return _mm512_dpwssd_epi32(sum, _mm512_maddubs_epi16(codes, x), scales);
-}
+// Both vectors' sums are packed into one vector of 16-bit numbers: half of a quarter each, alternating.
+template <class Even, class Odd, int Sub, bool Signed>
+struct PairScales {
+  VCodes both;
+  PP_INLINE explicit PairScales(VCodes scales) {
+    struct Order {
+      alignas(64) int16_t at[32];
+    };
+    static constexpr Order order = [] {
+      Order o{};
+      for (int i = 0; i < 32; ++i)
+        o.at[i] = static_cast<int16_t>((i / 4 % 2 ? Odd::quarter(i / 8) : Even::quarter(i / 8)) / Sub);
+      return o;
+    }();
+    both = _mm512_permutexvar_epi16(_mm512_load_si512(order.at), scales);
+  }
+  PP_INLINE VCodes add_to(VCodes sum, VCodes a, VCodes b) const {
+    return _mm512_dpwssd_epi32(sum, _mm512_packs_epi32(a, b), both);
+  }
+};
 
 PP_INLINE VCodes fold_2(VCodes a, VCodes b) {
   return _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
