@@ -2,10 +2,12 @@
 
     python -m benchmarks.products --rounds 15
 
-One thread, timed by its own CPU clock, so that other programs disturb little. Each round times every level
-once (the order turns every round); reported is each level's median and the median of the per-round ratios to
-the lowest level. Cases are the engine's: one or two tokens against weights out of cache (decode), a few
-tokens an expert out of cache (decode of several sequences, prefill of a mixture of experts), many (prefill).
+Each round times every level once (the order turns every round); reported are each level's median, as
+multiply-adds and as bytes of weights a second, and the median of the per-round ratios to the lowest level.
+One thread is timed by its own CPU clock, so that other programs disturb little; several by the wall clock.
+Cases are the engine's: one or two tokens against weights out of cache (decode), a few tokens an expert out of
+cache (decode of several sequences, prefill of a mixture of experts), many in cache (prefill); and one token
+in cache, which is what the arithmetic alone would reach.
 """
 
 from __future__ import annotations
@@ -22,19 +24,36 @@ from pintpot.quants.random_blocks import random_blocks
 
 ROWS, COLS = 512, 2048  # an expert's gate or up projection
 OUT_OF_CACHE_BYTES = 96 << 20
-CASES = {n: 0 if n == 256 else OUT_OF_CACHE_BYTES for n in (1, 2, 3, 4, 5, 8, 256)}  # by tokens
+CACHED = (1, 256)  # tokens
+OUT_OF_CACHE = (1, 2, 3, 4, 5, 8)
 
 
 def main() -> None:
     """Entry point."""
     args = _arguments()
     levels = [level for level in _native.Isa if level.name in args.levels and level <= _native.detect_isa()]
-    names = "  ".join(f"{level.name:>9}" for level in levels)
-    print(f"{'type':8} {'tokens':>6}  {names}  G multiply-adds/s, then ratios to {levels[0].name}")
+    read = _plain_read_bytes_s(args.threads)
+    print(f"{args.threads} thread(s); a plain read of memory: {read / 1e9:.1f} GB/s")
+    names = "  ".join(f"{level.name:>15}" for level in levels)
+    print(f"{'type':8} {'tokens':>6} {'':6}  {names}  G multiply-adds/s, GB/s; ratios to {levels[0].name}")
+    cases = [(n, OUT_OF_CACHE_BYTES) for n in OUT_OF_CACHE] + [(n, 0) for n in CACHED]
     for kind in (GGMLType[name] for name in args.types):
-        for tokens, out_of_cache in CASES.items():
-            seconds = _alternate(kind, tokens, out_of_cache, levels, args.rounds)
-            _report(kind, tokens, seconds)
+        for tokens, out_of_cache in cases:
+            if args.tokens is None or tokens in args.tokens:
+                seconds = _alternate(kind, tokens, out_of_cache, levels, args)
+                _report(kind, tokens, "" if out_of_cache else "cached", seconds)
+
+
+def _plain_read_bytes_s(threads: int) -> float:
+    """Median of five reads of OUT_OF_CACHE_BYTES that do nothing else."""
+    words = np.ones(OUT_OF_CACHE_BYTES // 8, np.uint64)
+    engine = _native.Engine(threads)
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        _native.read_words(engine, words)
+        seconds.append(time.perf_counter() - start)
+    return words.nbytes / statistics.median(seconds)
 
 
 def _arguments() -> argparse.Namespace:
@@ -44,12 +63,18 @@ def _arguments() -> argparse.Namespace:
     runnable = [GGMLType(t).name for t, info in TYPES.items() if info.runnable]
     parser.add_argument("--types", nargs="+", default=runnable, choices=runnable, metavar="TYPE")
     parser.add_argument("--levels", nargs="+", default=["avx2", "avx512"], help="scalar, avx2, avx512")
+    parser.add_argument("--tokens", nargs="+", type=int, help="only these cases")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
     return parser.parse_args()
 
 
 def _alternate(
-    kind: GGMLType, tokens: int, out_of_cache: int, levels: list[_native.Isa], rounds: int
+    kind: GGMLType,
+    tokens: int,
+    out_of_cache: int,
+    levels: list[_native.Isa],
+    args: argparse.Namespace,
 ) -> dict[_native.Isa, list[float]]:
     """Seconds of one product [tokens, COLS] x [COLS, ROWS] by level, a value a round."""
     info = TYPES[kind]
@@ -60,30 +85,34 @@ def _alternate(
     w = _native.Matrix(raw, kind, n_mats, ROWS, COLS, row_bytes, ROWS * row_bytes, raw)
     x = np.random.default_rng(1).standard_normal((tokens, COLS), dtype=np.float32)
     out = np.empty((tokens, ROWS), np.float32)
-    engine = _native.Engine(1)
+    engine = _native.Engine(args.threads)
+    clock = time.thread_time if args.threads == 1 else time.perf_counter
     seconds: dict[_native.Isa, list[float]] = {level: [] for level in levels}
     before = _native.active_isa()
-    for turn in range(rounds + 1):  # the first warms up
+    for turn in range(args.rounds + 1):  # the first warms up
         for level in levels[turn % len(levels) :] + levels[: turn % len(levels)]:
             _native.set_isa(level)
-            start = time.thread_time()
+            start = clock()
             for mat in range(n_mats):
                 _native.matmul(engine, w, mat, x, out)
             if turn > 0:
-                seconds[level].append((time.thread_time() - start) / n_mats)
+                seconds[level].append((clock() - start) / n_mats)
     _native.set_isa(before)
     return seconds
 
 
-def _report(kind: GGMLType, tokens: int, seconds: dict[_native.Isa, list[float]]) -> None:
-    rates = [ROWS * COLS * tokens / statistics.median(s) / 1e9 for s in seconds.values()]
+def _report(kind: GGMLType, tokens: int, where: str, seconds: dict[_native.Isa, list[float]]) -> None:
+    info = TYPES[kind]
+    macs, weights_bytes = ROWS * COLS * tokens, ROWS * COLS // info.block_values * info.block_bytes
+    medians = [statistics.median(s) for s in seconds.values()]
+    rates = [f"{macs / s / 1e9:8.1f} {weights_bytes / s / 1e9:6.1f}" for s in medians]
     base = next(iter(seconds.values()))
     ratios = [
         statistics.median(b / s for b, s in zip(base, other, strict=True)) for other in seconds.values()
     ]
     print(
-        f"{kind.name:8} {tokens:6}  "
-        + "  ".join(f"{rate:9.1f}" for rate in rates)
+        f"{kind.name:8} {tokens:6} {where:6}  "
+        + "  ".join(rates)
         + "  "
         + " ".join(f"{ratio:5.2f}" for ratio in ratios[1:]),
         flush=True,

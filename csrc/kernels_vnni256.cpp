@@ -1,5 +1,5 @@
-// Products of few tokens for the AVX-512 level, on 256-bit vectors. Everything here lives in an unnamed namespace: see
-// matmul_kernels.h.
+// Products of few tokens for the AVX-512 level: rows side by side in 256-bit vectors, codes of one row in 512 bits.
+// Everything here lives in an unnamed namespace: see matmul_kernels.h.
 #include "simd/row_codes_512.h"
 
 #include "matmul_few.inl"

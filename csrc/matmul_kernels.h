@@ -44,7 +44,7 @@ const MatmulKernels& matmul_kernels_scalar();
 const MatmulKernels& matmul_kernels_avx2();
 const MatmulKernels& matmul_kernels_avx512();
 
-// AVX-512 VNNI on 256-bit vectors: the avx512 level's `few`.
+// The avx512 level's `few`, where rows lie side by side in 256-bit vectors.
 TileFn few_fn_vnni256(TensorType type);
 
 }  // namespace pintpot

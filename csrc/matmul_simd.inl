@@ -1,10 +1,11 @@
 // Integer products of quantized weights, over the formats of formats_simd.inl.
 //
 // Weight rows lie side by side in vector lanes, so that one activation broadcast feeds many rows and nothing is
-// summed across lanes. Few tokens (matmul_few.inl): codes are used as they are unpacked. Many (matmul_many.inl): 16
-// rows of 256 values are unpacked once into a panel that stays in the first-level cache, and all tokens pass over
-// it. Both sum a block exactly in integers and add blocks in order, so a result does not depend on which of them
-// made it. Here is what they share.
+// summed across lanes. Few tokens (matmul_few.inl): codes are used as they are unpacked; the codes of most 256-value
+// blocks are even multiplied one row at a time (row_codes.inl), as moving them side by side cost most. Many
+// (matmul_many.inl): 16 rows of 256 values are unpacked once into a panel that stays in the first-level cache, and all
+// tokens pass over it. Both sum a block exactly in integers and add blocks in order, so a result does not depend on
+// which of them made it. Here is what they share.
 #pragma once
 
 #include "blocks.h"

@@ -145,6 +145,20 @@ def test_same_bits_for_any_batch_threads_and_tiles(
 
 
 @pytest.mark.parametrize("kind", QUANTIZED, ids=lambda t: t.name)
+def test_long_rows_of_a_tile_that_does_not_fill_a_vector(
+    isa: _native.Isa, engine: _native.Engine, kind: GGMLType
+) -> None:
+    """65 and 133 blocks of 256 values: more than few-token products sum at a time."""
+    for rows, cols in ((11, 65 * 256), (3, 133 * 256)):
+        raw = blocks(kind, rows, cols)
+        w, x = matrix(raw, kind, rows, cols), inputs(9, cols)
+        whole = multiply(engine, w, x)
+        check(kind, dequantize(kind, raw, (rows, cols)), x, whole)
+        for n in (1, 2, 3, 4):
+            assert np.array_equal(multiply(engine, w, x[:n]), whole[:n])
+
+
+@pytest.mark.parametrize("kind", QUANTIZED, ids=lambda t: t.name)
 def test_simd_levels_agree_in_every_bit(engine: _native.Engine, kind: GGMLType) -> None:
     """Blocks are summed in integers and added in order with fused multiply-adds, at any vector width."""
     levels = [level for level in _native.Isa if _native.Isa.scalar < level <= _native.detect_isa()]
