@@ -193,7 +193,7 @@ PP_INLINE void dot_row_by_row(const TileArgs& a, int64_t first_row, const ActSup
   }
 }
 
-// Row by row where a format has RowCodes, else kLanes rows side by side.
+// Rows one by one or kLanes side by side, whichever is faster.
 template <class Fmt, int T>
 void dot_tile(const TileArgs& a) {
   const ActOf<Fmt>* x[T];
@@ -206,7 +206,7 @@ void dot_tile(const TileArgs& a) {
       for (int t = 0; t < T; ++t) write_rows(a, t, r, &acc[t], 1);
     }
   };
-  if constexpr (kHasRowCodes<Fmt>) {
+  if constexpr (T <= kRowByRowTokens<Fmt>) {
     Arranged<Fmt, T> arranged;
     each_rows([&](int64_t r, VFloat(&acc)[T]) PP_INLINE_LAMBDA { dot_row_by_row<Fmt, T>(a, r, x, arranged, acc); });
   } else {

@@ -21,8 +21,6 @@ struct CodePlaces {
 
 template <class Fmt>
 struct RowCodes;
-template <class Fmt>
-inline constexpr bool kHasRowCodes = requires { sizeof(RowCodes<Fmt>); };
 
 PP_INLINE VCodes masked(VCodes v, int mask) { return bit_and(v, code_bytes(mask)); }
 
@@ -146,6 +144,20 @@ struct RowCodes<Q6_K> {
     });
   }
 };
+
+// Up to so many tokens, rows are taken one at a time: where that was faster on Zen 4 (docs/performance.md).
+template <class Fmt>
+inline constexpr int kRowByRowTokens = 0;
+template <>
+inline constexpr int kRowByRowTokens<Q2_K> = kHalves == 2 ? kFewTokens : 1;
+template <>
+inline constexpr int kRowByRowTokens<Q3_K> = kHalves == 2 ? kFewTokens : 0;
+template <>
+inline constexpr int kRowByRowTokens<Q4_K> = kHalves == 2 ? kFewTokens : 1;
+template <>
+inline constexpr int kRowByRowTokens<Q5_K> = kHalves == 2 ? kFewTokens : 1;
+template <>
+inline constexpr int kRowByRowTokens<Q6_K> = kHalves == 2 ? kFewTokens : 3;
 
 }  // namespace
 }  // namespace pintpot::lanes
