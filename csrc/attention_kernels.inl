@@ -8,63 +8,126 @@ inline std::byte* kv_block(const KvHead& kv, std::byte* base, int64_t block) {
   return base + block % kv.n_blocks * kv.block_stride;
 }
 
-// Calls body(panel) with group g of a block's keys, or with strip s of its values.
+// Bytes from a block to the one after it, or 0 where that is not among those that a task reads.
+inline int64_t block_ahead(const KvHead& kv, std::byte* base, int64_t block, int64_t key_end) {
+  return (block + 1) * kKvBlock < key_end ? kv_block(kv, base, block + 1) - kv_block(kv, base, block) : 0;
+}
+
+// Calls body(panel) with the panels of a block's keys from group g on, or of its values from strip s on.
 template <class Body>
-inline void with_keys(const KvHead& kv, const std::byte* block, int64_t g, Body&& body) {
-  const int64_t at = g * kv.dim_k * kPanelLanes;
-  switch (kv.type_k) {
-    case KvType::f32: return body(PanelF32{reinterpret_cast<const float*>(block) + at});
-    case KvType::f16: return body(PanelF16{reinterpret_cast<const uint16_t*>(block) + at});
-    case KvType::q8_0: {
-      const auto* scales = reinterpret_cast<const uint16_t*>(block + kKvBlock * kv.dim_k);
-      return body(PanelQ8Keys{reinterpret_cast<const int8_t*>(block) + at,
-                              scales + g * (kv.dim_k / 32) * kPanelLanes, zero()});
-    }
-  }
+inline void with_keys(const KvHead& kv, const std::byte* block, int64_t g, int64_t ahead, Body&& body) {
+  const int64_t stride = kv.dim_k * kPanelLanes;
+  if (kv.type_k == KvType::f32) return body(PanelF32{reinterpret_cast<const float*>(block) + g * stride, stride, ahead});
+  return body(PanelF16{reinterpret_cast<const uint16_t*>(block) + g * stride, stride, ahead});
 }
 
 template <class Body>
-inline void with_values(const KvHead& kv, const std::byte* block, int64_t s, Body&& body) {
-  const int64_t at = s * kKvBlock * kPanelLanes;
+inline void with_values(const KvHead& kv, const std::byte* block, int64_t s, int64_t ahead, Body&& body) {
+  constexpr int64_t kStride = kKvBlock * kPanelLanes;
+  const int64_t at = s * kStride;
   switch (kv.type_v) {
-    case KvType::f32: return body(PanelF32{reinterpret_cast<const float*>(block) + at});
-    case KvType::f16: return body(PanelF16{reinterpret_cast<const uint16_t*>(block) + at});
+    case KvType::f32: return body(PanelF32{reinterpret_cast<const float*>(block) + at, kStride, ahead});
+    case KvType::f16: return body(PanelF16{reinterpret_cast<const uint16_t*>(block) + at, kStride, ahead});
     case KvType::q8_0: {
       const auto* scales = reinterpret_cast<const uint16_t*>(block + kKvBlock * kv.dim_v) + s / 2 * kKvBlock;
       alignas(64) float f[kKvBlock];
       for (int64_t i = 0; i < kKvBlock; i += kPanelLanes) store(f + i, load_f16(scales + i));
-      return body(PanelQ8Values{reinterpret_cast<const int8_t*>(block) + at, f});
+      return body(PanelQ8Values{reinterpret_cast<const int8_t*>(block) + at, kStride, ahead, f});
     }
   }
 }
 
-template <class Panel>
-inline void unpack(Panel panel, int64_t begin, int64_t end, float* out) {
+// Indices [begin, end) of G panels as floats, `stride` apart like the panels of PanelF32.
+template <int G, class Panel>
+inline void unpack(Panel panel, int64_t begin, int64_t end, float* out, int64_t stride) {
   for (int64_t i = begin; i < end; ++i) {
-    if (i % 32 == 0 || i == begin) panel.begin(i);
-    store(out + i * kPanelLanes, panel.at(i));
+    if (i % kPanelStep == 0 || i == begin) panel.template begin<G>(i / kPanelStep * kPanelStep);
+    for (int64_t g = 0; g < G; ++g) store(out + g * stride + i * kPanelLanes, panel.at(i, g));
   }
 }
 
 // Where an AttendTask's scratch floats go.
 struct AttendScratch {
-  float* scores;  // [rows, 64], then the softmax weights
-  float* keep;    // [rows], what the block multiplies earlier sums by
-  float* keys;    // [4][dim_k][16]
-  float* values;  // [dim_v / 16][64][16]
+  float* scores;     // [rows, 64], then the softmax weights
+  float* keep;       // [rows], what the block multiplies earlier sums by
+  float* q_scale;    // [rows], of q16
+  float* keys;       // [4][dim_k][16]
+  float* values;     // [dim_v / 16][64][16]
+  int16_t* q16;      // [rows, dim_k], for q8_0 keys
 };
 
 int64_t attend_scratch(int64_t rows, int64_t dim_k, int64_t dim_v) {
-  return rows * kKvBlock + round_lanes(rows) + kKvBlock * (dim_k + round_lanes(dim_v));
+  return rows * kKvBlock + 2 * round_lanes(rows) + kKvBlock * (dim_k + round_lanes(dim_v)) +
+         (rows * dim_k + 1) / 2;
 }
 
 inline AttendScratch carve(const AttendTask& t) {
   AttendScratch s;
   s.scores = t.scratch;
   s.keep = s.scores + t.rows * kKvBlock;
-  s.keys = s.keep + round_lanes(t.rows);
+  s.q_scale = s.keep + round_lanes(t.rows);
+  s.keys = s.q_scale + round_lanes(t.rows);
   s.values = s.keys + kKvBlock * t.kv.dim_k;
+  s.q16 = reinterpret_cast<int16_t*>(s.values + kKvBlock * round_lanes(t.kv.dim_v));
   return s;
+}
+
+// A query as 16-bit integers with one scale, which is NaN where a value is not finite: an error of at most
+// 2^-16 of the largest value, well below that of 8-bit keys.
+inline float quantize_query(const float* x, int64_t n, int16_t* q) {
+  F32x16 top = zero(), zeros = zero();  // zeros: until 0 * NaN or 0 * infinity
+  for (int64_t i = 0; i < n; i += kPanelLanes) {
+    top = max(top, abs(load(x + i)));
+    zeros = fma(load(x + i), zero(), zeros);
+  }
+  const bool finite = hsum(zeros) == 0.0f;
+  const float d = finite ? hmax(top) / 32767.0f : __builtin_nanf("");
+  const float inv = d > 0.0f ? 1.0f / d : 0.0f;
+  for (int64_t i = 0; i < n; i += kPanelLanes)
+    store_i16(q + i, finite && inv <= __FLT_MAX__ ? mul(load(x + i), set1(inv)) : zero());
+  return d;
+}
+
+// Scores of R rows against G groups of q8_0 keys, in integers: for each 32 dimensions a sum of
+// 32 * 32767 * 127 at most.
+template <int R, int G>
+inline void q8_products(const AttendTask& t, const AttendScratch& w, int64_t row, const std::byte* block,
+                        int64_t group, int64_t ahead) {
+  const int64_t dim = t.kv.dim_k, stride = dim * kPanelLanes;
+  const auto* keys = reinterpret_cast<const int8_t*>(block) + group * stride;
+  const auto* scales = reinterpret_cast<const uint16_t*>(block + kKvBlock * dim) + group * dim / 32 * kPanelLanes;
+  const int16_t* q = w.q16 + row * dim;
+  float* out = w.scores + row * kKvBlock + group * kPanelLanes;
+  for (int64_t first = 0; first < dim; first += 32) {
+    for (int64_t g = 0; ahead != 0 && g < G; ++g)
+      prefetch(keys + g * stride + first * kPanelLanes + ahead, 32 * kPanelLanes);
+    I32x16 acc[R][G];
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+      for (int g = 0; g < G; ++g) acc[r][g] = zero_i32();
+    for (int64_t i = first; i < first + 32; i += 2) {
+      I16x32 k[G];
+#pragma GCC unroll 2
+      for (int g = 0; g < G; ++g) k[g] = load_i8_pairs(keys + g * stride + i * kPanelLanes);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) {
+        const I16x32 pair = set1_pair(q + r * dim + i);
+#pragma GCC unroll 2
+        for (int g = 0; g < G; ++g) acc[r][g] = dot_pairs(acc[r][g], k[g], pair);
+      }
+    }
+#pragma GCC unroll 2
+    for (int g = 0; g < G; ++g) {
+      const F32x16 scale = load_f16(scales + (g * dim + first) / 32 * kPanelLanes);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) {
+        float* sum = out + r * kKvBlock + g * kPanelLanes;
+        const F32x16 x = mul(to_f32(acc[r][g]), mul(scale, set1(w.q_scale[row + r])));
+        store(sum, first == 0 ? x : add(x, load(sum)));
+      }
+    }
+  }
 }
 
 // Lanes of `s` outside [lo, hi) become -inf.
@@ -118,25 +181,25 @@ struct BlockKeys {
   }
 };
 
-template <class Panel>
+template <int G, class Panel>
 inline bool all_finite(Panel panel, int64_t begin, int64_t end) {
   F32x16 zeros = zero();  // until 0 * NaN or 0 * infinity
-  panel.begin(0);
-  for (int64_t i = begin; i < end; ++i) zeros = fma(panel.at(i), zero(), zeros);
+  for (int64_t g = 0; g < G; ++g)
+    for (int64_t i = begin; i < end; ++i) zeros = fma(panel.at(i, g), zero(), zeros);
   return hsum(zeros) == 0.0f;
 }
 
-// Adds a strip of a block's values, weighted, to every row's sums. `all_seen`: every row sees every key.
-template <class Panel>
+// Adds G strips of a block's values, weighted, to every row's sums. `all_seen`: every row sees every key.
+template <int G, class Panel>
 inline void mix_values(const AttendTask& t, const AttendScratch& w, Panel panel, int64_t strip, const BlockKeys& keys,
                        bool all_seen) {
   const int64_t ld_o = round_lanes(t.kv.dim_v);
   float* out = t.o + strip * kPanelLanes;
   const auto mix = [&](auto rows, int64_t r, int64_t begin, int64_t end) {
-    row_mix<decltype(rows)::value>(w.scores + r * kKvBlock, kKvBlock, 1, begin, end, panel, w.keep + r, 1,
-                                   out + r * ld_o, ld_o);
+    row_mix<decltype(rows)::value, G>(w.scores + r * kKvBlock, kKvBlock, 1, begin, end, panel, w.keep + r, 1,
+                                      out + r * ld_o, ld_o, kPanelLanes);
   };
-  if (all_seen || all_finite(panel, keys.begin, keys.end)) {
+  if (all_seen || all_finite<G>(panel, keys.begin, keys.end)) {
     for_row_tiles(t.rows, [&](auto rows, int64_t r) { mix(rows, r, keys.begin, keys.end); });
     return;
   }
@@ -147,41 +210,54 @@ inline void mix_values(const AttendTask& t, const AttendScratch& w, Panel panel,
   }
 }
 
+// The scores of groups [g0, g1) of a block's keys, for every row.
+inline void score_keys(const AttendTask& t, const AttendScratch& w, const std::byte* block, int64_t g0, int64_t g1,
+                       int64_t ahead, bool unpacks) {
+  const KvHead& kv = t.kv;
+  for_panels(g0, g1, [&](auto panels, int64_t g) {
+    constexpr int G = decltype(panels)::value;
+    if (kv.type_k == KvType::q8_0) {
+      for_row_tiles(t.rows, [&](auto rows, int64_t r) {
+        q8_products<decltype(rows)::value, G>(t, w, r, block, g, ahead);
+      });
+      return;
+    }
+    const auto products = [&](auto panel) {
+      for_row_tiles(t.rows, [&](auto rows, int64_t r) {
+        row_products<decltype(rows)::value, G>(t.q + r * kv.dim_k, kv.dim_k, kv.dim_k, panel,
+                                               w.scores + r * kKvBlock + g * kPanelLanes, kKvBlock);
+      });
+    };
+    with_keys(kv, block, g, ahead, [&](auto panel) {
+      if (!unpacks || kv.type_k == KvType::f32) return products(panel);
+      unpack<G>(panel, 0, kv.dim_k, w.keys, kv.dim_k * kPanelLanes);
+      products(PanelF32{w.keys, kv.dim_k * kPanelLanes});
+    });
+  });
+}
+
 void attend(const AttendTask& t) {
   const AttendScratch w = carve(t);
   const KvHead& kv = t.kv;
   const int64_t ld_o = round_lanes(kv.dim_v), strips = ld_o / kPanelLanes;
   // Enough rows to pay for unpacking a block once; fewer read the stored format directly.
   const bool unpacks = t.rows > 2 * kMaxRows;
-  const bool unpack_k = unpacks && kv.type_k != KvType::f32, unpack_v = unpacks && kv.type_v != KvType::f32;
   for (int64_t r = 0; r < t.rows; ++r) {
     t.m[r] = -__builtin_inff();
     t.l[r] = 0.0f;
+    if (kv.type_k == KvType::q8_0) w.q_scale[r] = quantize_query(t.q + r * kv.dim_k, kv.dim_k, w.q16 + r * kv.dim_k);
   }
   for (int64_t i = 0; i < t.rows * ld_o; i += kPanelLanes) store(t.o + i, zero());
 
   for (int64_t b = t.key_begin / kKvBlock; b * kKvBlock < t.key_end; ++b) {
-    const std::byte* k_block = kv_block(kv, kv.k, b);
     const std::byte* v_block = kv_block(kv, kv.v, b);
     const int64_t base = b * kKvBlock;
     const int64_t k0 = t.key_begin > base ? t.key_begin - base : 0;
     const int64_t k1 = t.key_end - base < kKvBlock ? t.key_end - base : kKvBlock;
     const int64_t g0 = k0 / kPanelLanes, g1 = (k1 + kPanelLanes - 1) / kPanelLanes;
+    const int64_t ahead = block_ahead(kv, kv.k, b, t.key_end);
 
-    for (int64_t g = g0; g < g1; ++g) {
-      const auto products = [&](auto panel) {
-        for_row_tiles(t.rows, [&](auto rows, int64_t r) {
-          row_products<decltype(rows)::value>(t.q + r * kv.dim_k, kv.dim_k, kv.dim_k, panel,
-                                              w.scores + r * kKvBlock + g * kPanelLanes, kKvBlock);
-        });
-      };
-      if (unpack_k) {
-        with_keys(kv, k_block, g, [&](auto panel) { unpack(panel, 0, kv.dim_k, w.keys); });
-        products(PanelF32{w.keys});
-      } else {
-        with_keys(kv, k_block, g, products);
-      }
-    }
+    score_keys(t, w, kv_block(kv, kv.k, b), g0, g1, ahead, unpacks);
     const BlockKeys keys{base, k0, k1};
     bool all_seen = true;
     for (int64_t r = 0; r < t.rows; ++r) {
@@ -189,15 +265,14 @@ void attend(const AttendTask& t) {
       all_seen &= seen.begin == k0 && seen.end == k1;
       softmax_row(w.scores + r * kKvBlock, g0, g1, seen.begin, seen.end, t.softcap, t.m[r], t.l[r], w.keep[r]);
     }
-    for (int64_t s = 0; s < strips; ++s) {
-      const auto mix = [&](auto panel) { mix_values(t, w, panel, s, keys, all_seen); };
-      if (unpack_v) {
-        with_values(kv, v_block, s, [&](auto panel) { unpack(panel, k0, k1, w.values); });
-        mix(PanelF32{w.values});
-      } else {
-        with_values(kv, v_block, s, mix);
-      }
-    }
+    for_panels(0, strips, [&](auto panels, int64_t s) {
+      constexpr int G = decltype(panels)::value;
+      with_values(kv, v_block, s, ahead, [&](auto panel) {
+        if (!unpacks || kv.type_v == KvType::f32) return mix_values<G>(t, w, panel, s, keys, all_seen);
+        unpack<G>(panel, k0, k1, w.values, kKvBlock * kPanelLanes);
+        mix_values<G>(t, w, PanelF32{w.values, kKvBlock * kPanelLanes}, s, keys, all_seen);
+      });
+    });
   }
 }
 
@@ -263,7 +338,7 @@ void prepare_head(const HeadTask& t) {
 
 // 32 floats as int8 with one scale (GGUF's Q8_0). The scale is NaN where a value is not finite, so that it stays
 // visible.
-inline uint16_t quantize_32(const float* x, int8_t* q, int64_t stride) {
+inline uint16_t quantize_32(const float* x, int8_t* q) {
   float top = 0.0f;
   bool finite = true;
   for (int i = 0; i < 32; ++i) {
@@ -273,7 +348,7 @@ inline uint16_t quantize_32(const float* x, int8_t* q, int64_t stride) {
   }
   const float d = finite ? top / 127.0f : __builtin_nanf("");
   const float inv = d > 0.0f ? 1.0f / d : 0.0f;
-  for (int i = 0; i < 32; ++i) q[i * stride] = finite ? static_cast<int8_t>(__builtin_lrintf(x[i] * inv)) : 0;
+  for (int i = 0; i < 32; ++i) q[i] = finite ? static_cast<int8_t>(__builtin_lrintf(x[i] * inv)) : 0;
   uint16_t h[kPanelLanes];
   store_f16(h, set1(d));
   return h[0];
@@ -300,11 +375,13 @@ void store_key(const KvHead& kv, int64_t pos, const float* x) {
       return;
     }
     case KvType::q8_0: {
-      int8_t* out = reinterpret_cast<int8_t*>(block) + at;
-      auto* scales = reinterpret_cast<uint16_t*>(block + kKvBlock * kv.dim_k);
-      for (int64_t i = 0; i < kv.dim_k / 32; ++i)
-        scales[(g * (kv.dim_k / 32) + i) * kPanelLanes + lane] =
-            quantize_32(x + i * 32, out + i * 32 * kPanelLanes, kPanelLanes);
+      auto* pairs = reinterpret_cast<int8_t*>(block) + g * kv.dim_k * kPanelLanes + 2 * lane;
+      auto* scales = reinterpret_cast<uint16_t*>(block + kKvBlock * kv.dim_k) + g * kv.dim_k / 32 * kPanelLanes;
+      for (int64_t i = 0; i < kv.dim_k; i += 32) {
+        int8_t q[32];
+        scales[i / 32 * kPanelLanes + lane] = quantize_32(x + i, q);
+        for (int64_t j = 0; j < 32; j += 2) __builtin_memcpy(pairs + (i + j) * kPanelLanes, q + j, 2);
+      }
       return;
     }
   }
@@ -328,7 +405,7 @@ void store_value(const KvHead& kv, int64_t pos, const float* x) {
       auto* scales = reinterpret_cast<uint16_t*>(block + kKvBlock * kv.dim_v);
       for (int64_t i = 0; i < kv.dim_v; i += 32) {
         int8_t q[32];
-        scales[i / 32 * kKvBlock + row] = quantize_32(x + i, q, 1);
+        scales[i / 32 * kKvBlock + row] = quantize_32(x + i, q);
         for (int64_t half = 0; half < 2; ++half)
           __builtin_memcpy(block + (i + half * kPanelLanes) * kKvBlock + row * kPanelLanes,
                            q + half * kPanelLanes, kPanelLanes);

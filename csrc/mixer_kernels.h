@@ -15,8 +15,9 @@ inline constexpr int64_t kPanelLanes = 16;
 // Tokens in a block of the KV cache. A block holds, for each KV head, its keys and then its values:
 //   keys    [4 groups][head_dim_k][16 keys]             (so that one q broadcast meets 16 keys)
 //   values  [head_dim_v / 16, rounded up][64 keys][16]  (so that one weight broadcast meets 16 dimensions)
-// Q8_0 blocks hold all int8 values in that order, then the f16 scales, one per token and 32 dimensions (the
-// numbers of GGUF's Q8_0): keys [4 groups][head_dim_k / 32][16 keys], values [head_dim_v / 32][64 keys].
+// Q8_0 blocks hold all int8 values first, keys as [4 groups][head_dim_k / 2][16 keys][2] (pairs for integer
+// products) and values in the order above; then the f16 scales, one per token and 32 dimensions (the numbers of
+// GGUF's Q8_0): keys [4 groups][head_dim_k / 32][16 keys], values [head_dim_v / 32][64 keys].
 inline constexpr int64_t kKvBlock = 64;
 
 // One head of one sequence. Position p lies in block p / 64 % n_blocks.

@@ -13,6 +13,7 @@ struct F32x16 {
 };
 
 inline constexpr int kMaxRows = 6;  // 12 accumulators of 16 registers
+inline constexpr int kMaxPanels = 1;  // panels read together
 
 inline F32x16 load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 inline void store(float* p, F32x16 a) {
@@ -102,6 +103,32 @@ inline void store_i8(int8_t* p, F32x16 a) {
 inline F32x16 load_i8(const int8_t* p) {
   return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))),
           _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8))))};
+}
+
+struct I32x16 {
+  __m256i lo, hi;
+};
+struct I16x32 {
+  __m256i lo, hi;
+};
+inline I32x16 zero_i32() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+inline F32x16 to_f32(I32x16 a) { return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
+inline I16x32 load_i8_pairs(const int8_t* p) {
+  return {_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))),
+          _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 16)))};
+}
+inline I16x32 set1_pair(const int16_t* p) {
+  int pair;
+  std::memcpy(&pair, p, 4);
+  return {_mm256_set1_epi32(pair), _mm256_set1_epi32(pair)};
+}
+inline I32x16 dot_pairs(I32x16 sum, I16x32 a, I16x32 b) {
+  return {_mm256_add_epi32(sum.lo, _mm256_madd_epi16(a.lo, b.lo)),
+          _mm256_add_epi32(sum.hi, _mm256_madd_epi16(a.hi, b.hi))};
+}
+inline void store_i16(int16_t* p, F32x16 a) {
+  const __m256i w = _mm256_packs_epi32(_mm256_cvtps_epi32(a.lo), _mm256_cvtps_epi32(a.hi));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(w, 0xD8));
 }
 
 inline __m256 lookup_8(const float* table, __m256 i) {

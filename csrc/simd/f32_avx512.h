@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "simd/avx512_intrinsics.h"
 
@@ -12,6 +13,7 @@ struct F32x16 {
 };
 
 inline constexpr int kMaxRows = 12;  // of 32 registers; more would only lengthen the code
+inline constexpr int kMaxPanels = 2;  // panels that share a broadcast: 24 accumulators
 
 inline F32x16 load(const float* p) { return {_mm512_loadu_ps(p)}; }
 inline void store(float* p, F32x16 a) { _mm512_storeu_ps(p, a.v); }
@@ -64,6 +66,29 @@ inline void store_i8(int8_t* p, F32x16 a) {
 }
 inline F32x16 load_i8(const int8_t* p) {
   return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
+
+
+// Sixteen sums and, for them, sixteen pairs of 16-bit factors.
+struct I32x16 {
+  __m512i v;
+};
+struct I16x32 {
+  __m512i v;
+};
+inline I32x16 zero_i32() { return {_mm512_setzero_si512()}; }
+inline F32x16 to_f32(I32x16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
+inline I16x32 load_i8_pairs(const int8_t* p) {
+  return {_mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
+inline I16x32 set1_pair(const int16_t* p) {
+  int pair;
+  std::memcpy(&pair, p, 4);
+  return {_mm512_set1_epi32(pair)};
+}
+inline I32x16 dot_pairs(I32x16 sum, I16x32 a, I16x32 b) { return {_mm512_dpwssd_epi32(sum.v, a.v, b.v)}; }
+inline void store_i16(int16_t* p, F32x16 a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(a.v)));
 }
 
 inline F32x16 lookup(const float* table, F32x16 i) {

@@ -20,6 +20,7 @@ struct F32x16 {
 
 // Rows of a register tile whose accumulators fit the registers of this level.
 inline constexpr int kMaxRows = 2;
+inline constexpr int kMaxPanels = 1;  // panels read together
 
 inline F32x4 splat4(float x) { return F32x4{x, x, x, x}; }
 
@@ -137,6 +138,48 @@ inline F32x16 load_i8(const int8_t* p) {
   float f[16];
   for (int i = 0; i < 16; ++i) f[i] = p[i];
   return load(f);
+}
+
+// Sixteen sums.
+struct I32x16 {
+  I32x4 q[4];
+};
+// Sixteen pairs of 16-bit factors: the first of each, then the second.
+struct I16x32 {
+  I32x4 even[4], odd[4];
+};
+inline I32x16 zero_i32() { return {}; }
+inline F32x16 to_f32(I32x16 a) {
+  F32x16 r;
+  for (int i = 0; i < 4; ++i) r.q[i] = __builtin_convertvector(a.q[i], F32x4);
+  return r;
+}
+inline I16x32 load_i8_pairs(const int8_t* p) {
+  I16x32 r;
+  for (int i = 0; i < 16; ++i) {
+    r.even[i / 4][i % 4] = p[2 * i];
+    r.odd[i / 4][i % 4] = p[2 * i + 1];
+  }
+  return r;
+}
+inline I16x32 set1_pair(const int16_t* p) {
+  I16x32 r;
+  for (int i = 0; i < 4; ++i) {
+    r.even[i] = I32x4{p[0], p[0], p[0], p[0]};
+    r.odd[i] = I32x4{p[1], p[1], p[1], p[1]};
+  }
+  return r;
+}
+// Lane by lane: sum + the products of a pair.
+inline I32x16 dot_pairs(I32x16 sum, I16x32 a, I16x32 b) {
+  for (int i = 0; i < 4; ++i) sum.q[i] += a.even[i] * b.even[i] + a.odd[i] * b.odd[i];
+  return sum;
+}
+// Rounded to the nearest integer, which fits.
+inline void store_i16(int16_t* p, F32x16 a) {
+  float f[16];
+  store(f, a);
+  for (int i = 0; i < 16; ++i) p[i] = static_cast<int16_t>(__builtin_lrintf(f[i]));
 }
 
 // table[i] for integral i in 0..15
