@@ -18,6 +18,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -134,15 +135,17 @@ def _attention_cases(levels: list[_native.Isa], args: argparse.Namespace, peak: 
                 x = np.random.default_rng(1).standard_normal((n_seq * rows, N_EMBD), dtype=np.float32)
                 out = np.empty_like(x)
 
-                def step(x: np.ndarray = x, cache: object = cache, batch: object = batch) -> None:
-                    _native.attention(engine, layer, x, cache, batch, out)  # noqa: B023
+                step = partial(_native.attention, engine, layer, x, cache, batch, out)
 
                 flops = 4.0 * n_seq * rows * (depth + rows / 2) * N_HEAD * HEAD_DIM
                 tiles = max(1, rows * N_HEAD // N_HEAD_KV // 64)
                 read = cache.nbytes * tiles
                 for level, s in _alternate(step, levels, args).items():
                     rates = f"{read / s / 1e9:9.1f} {flops / s / 1e9:9.1f} {flops / s / 1e9 / peak:9.2f}"
-                    print(f"{kind:5} {depth:7} {case.name:>10}  {level.name:6} {s * 1e3:8.2f} {rates}", flush=True)
+                    print(
+                        f"{kind:5} {depth:7} {case.name:>10}  {level.name:6} {s * 1e3:8.2f} {rates}",
+                        flush=True,
+                    )
 
 
 def _delta_layer() -> _native.DeltaNetLayer:
@@ -178,8 +181,7 @@ def _delta_cases(levels: list[_native.Isa], args: argparse.Namespace, peak: floa
         x = np.random.default_rng(1).standard_normal((n_seq * rows, N_EMBD), dtype=np.float32)
         out = np.empty_like(x)
 
-        def step(x: np.ndarray = x, state: object = state, batch: object = batch) -> None:
-            _native.delta_net(engine, layer, x, state, batch, out)  # noqa: B023
+        step = partial(_native.delta_net, engine, layer, x, state, batch, out)
 
         # the recurrence's own count: S^T k, S^T q and the update
         flops = 6.0 * n_seq * rows * DELTA_HEADS_V * DELTA_DIM**2

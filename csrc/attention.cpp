@@ -224,7 +224,7 @@ struct Step {
     for (const Segment& s : batch.segments()) plan(s, tiles_end, merges_end);
 
     const int64_t max_rows = std::min(n, tile_tokens()) * group;
-    const int64_t kernel_floats = kernels.attend_scratch(max_rows, layer.head_dim_k, layer.head_dim_v);
+    const int64_t kernel_floats = kernels.attend_scratch(max_rows, layer.head_dim_k);
     const int64_t per_thread = round_up(kernel_floats + max_rows * (ld_o + 2), kPanelLanes);
     float* scratch = engine.ws.take<float>(engine.pool.size() * per_thread);
     const int64_t count = tiles_end - tiles;

@@ -13,36 +13,18 @@ inline int64_t block_ahead(const KvHead& kv, std::byte* base, int64_t block, int
   return (block + 1) * kKvBlock < key_end ? kv_block(kv, base, block + 1) - kv_block(kv, base, block) : 0;
 }
 
-// Calls body(panel) with the panels of a block's keys from group g on, or of its values from strip s on.
+// Calls body(panel) with the 16-wide panel at value `at` of a block that holds f32 or f16.
 template <class Body>
-inline void with_keys(const KvHead& kv, const std::byte* block, int64_t g, int64_t ahead, Body&& body) {
-  const int64_t stride = kv.dim_k * kPanelLanes;
-  if (kv.type_k == KvType::f32) return body(PanelF32{reinterpret_cast<const float*>(block) + g * stride, stride, ahead});
-  return body(PanelF16{reinterpret_cast<const uint16_t*>(block) + g * stride, stride, ahead});
+inline void with_panel(KvType type, const std::byte* block, int64_t at, int64_t ahead, Body&& body) {
+  if (type == KvType::f32) return body(PanelF32{reinterpret_cast<const float*>(block) + at, ahead});
+  return body(PanelF16{reinterpret_cast<const uint16_t*>(block) + at, ahead});
 }
 
-template <class Body>
-inline void with_values(const KvHead& kv, const std::byte* block, int64_t s, int64_t ahead, Body&& body) {
-  constexpr int64_t kStride = kKvBlock * kPanelLanes;
-  const int64_t at = s * kStride;
-  switch (kv.type_v) {
-    case KvType::f32: return body(PanelF32{reinterpret_cast<const float*>(block) + at, kStride, ahead});
-    case KvType::f16: return body(PanelF16{reinterpret_cast<const uint16_t*>(block) + at, kStride, ahead});
-    case KvType::q8_0: {
-      const auto* scales = reinterpret_cast<const uint16_t*>(block + kKvBlock * kv.dim_v) + s / 2 * kKvBlock;
-      alignas(64) float f[kKvBlock];
-      for (int64_t i = 0; i < kKvBlock; i += kPanelLanes) store(f + i, load_f16(scales + i));
-      return body(PanelQ8Values{reinterpret_cast<const int8_t*>(block) + at, kStride, ahead, f});
-    }
-  }
-}
-
-// Indices [begin, end) of G panels as floats, `stride` apart like the panels of PanelF32.
-template <int G, class Panel>
-inline void unpack(Panel panel, int64_t begin, int64_t end, float* out, int64_t stride) {
+template <class Panel>
+inline void unpack(Panel panel, int64_t begin, int64_t end, float* out) {
   for (int64_t i = begin; i < end; ++i) {
-    if (i % kPanelStep == 0 || i == begin) panel.template begin<G>(i / kPanelStep * kPanelStep);
-    for (int64_t g = 0; g < G; ++g) store(out + g * stride + i * kPanelLanes, panel.at(i, g));
+    if (i % kPanelStep == 0 || i == begin) panel.begin(i / kPanelStep * kPanelStep);
+    store(out + i * kPanelLanes, panel.at(i));
   }
 }
 
@@ -50,25 +32,28 @@ inline void unpack(Panel panel, int64_t begin, int64_t end, float* out, int64_t 
 struct AttendScratch {
   float* scores;     // [rows, 64], then the softmax weights
   float* keep;       // [rows], what the block multiplies earlier sums by
+  float* top;        // [rows], the largest weight of the block
+  float* top_scale;  // [rows], the largest scale of the values that the row sees, for q8_0; NaN: one is not finite
   float* q_scale;    // [rows], of q16
-  float* keys;       // [4][dim_k][16]
-  float* values;     // [dim_v / 16][64][16]
+  float* keys;       // [dim_k][16]
+  float* values;     // [64][16]
   int16_t* q16;      // [rows, dim_k], for q8_0 keys
 };
 
-int64_t attend_scratch(int64_t rows, int64_t dim_k, int64_t dim_v) {
-  return rows * kKvBlock + 2 * round_lanes(rows) + kKvBlock * (dim_k + round_lanes(dim_v)) +
-         (rows * dim_k + 1) / 2;
+int64_t attend_scratch(int64_t rows, int64_t dim_k) {
+  return rows * kKvBlock + 4 * round_lanes(rows) + kPanelLanes * (dim_k + kKvBlock) + (rows * dim_k + 1) / 2;
 }
 
 inline AttendScratch carve(const AttendTask& t) {
   AttendScratch s;
   s.scores = t.scratch;
   s.keep = s.scores + t.rows * kKvBlock;
-  s.q_scale = s.keep + round_lanes(t.rows);
+  s.top = s.keep + round_lanes(t.rows);
+  s.top_scale = s.top + round_lanes(t.rows);
+  s.q_scale = s.top_scale + round_lanes(t.rows);
   s.keys = s.q_scale + round_lanes(t.rows);
-  s.values = s.keys + kKvBlock * t.kv.dim_k;
-  s.q16 = reinterpret_cast<int16_t*>(s.values + kKvBlock * round_lanes(t.kv.dim_v));
+  s.values = s.keys + kPanelLanes * t.kv.dim_k;
+  s.q16 = reinterpret_cast<int16_t*>(s.values + kPanelLanes * kKvBlock);
   return s;
 }
 
@@ -88,46 +73,33 @@ inline float quantize_query(const float* x, int64_t n, int16_t* q) {
   return d;
 }
 
-// Scores of R rows against G groups of q8_0 keys, in integers: for each 32 dimensions a sum of
-// 32 * 32767 * 127 at most.
-template <int R, int G>
-inline void q8_products(const AttendTask& t, const AttendScratch& w, int64_t row, const std::byte* block,
-                        int64_t group, int64_t ahead) {
-  const int64_t dim = t.kv.dim_k, stride = dim * kPanelLanes;
-  const auto* keys = reinterpret_cast<const int8_t*>(block) + group * stride;
+// Scores of R rows against a group of q8_0 keys, in integers: for each 32 dimensions a sum of 32 * 32767 * 127 at most.
+template <int R>
+inline void q8_products(const AttendTask& t, const AttendScratch& w, int64_t row, const std::byte* block, int64_t group,
+                        int64_t ahead) {
+  const int64_t dim = t.kv.dim_k;
+  const auto* keys = reinterpret_cast<const int8_t*>(block) + group * dim * kPanelLanes;
   const auto* scales = reinterpret_cast<const uint16_t*>(block + kKvBlock * dim) + group * dim / 32 * kPanelLanes;
   const int16_t* q = w.q16 + row * dim;
   float* out = w.scores + row * kKvBlock + group * kPanelLanes;
   for (int64_t first = 0; first < dim; first += 32) {
-    for (int64_t g = 0; ahead != 0 && g < G; ++g)
-      prefetch(keys + g * stride + first * kPanelLanes + ahead, 32 * kPanelLanes);
-    I32x16 acc[R][G];
+    if (ahead != 0) prefetch(keys + first * kPanelLanes + ahead, 32 * kPanelLanes);
+    I32x16 acc[R];
 #pragma GCC unroll 16
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-      for (int g = 0; g < G; ++g) acc[r][g] = zero_i32();
+    for (int r = 0; r < R; ++r) acc[r] = zero_i32();
     for (int64_t i = first; i < first + 32; i += 2) {
-      I16x32 k[G];
-#pragma GCC unroll 2
-      for (int g = 0; g < G; ++g) k[g] = load_i8_pairs(keys + g * stride + i * kPanelLanes);
+      const I16x32 k = load_i8_pairs(keys + i * kPanelLanes);
 #pragma GCC unroll 16
-      for (int r = 0; r < R; ++r) {
-        const I16x32 pair = set1_pair(q + r * dim + i);
-#pragma GCC unroll 2
-        for (int g = 0; g < G; ++g) acc[r][g] = dot_pairs(acc[r][g], k[g], pair);
-      }
+      for (int r = 0; r < R; ++r) acc[r] = dot_pairs(acc[r], k, set1_pair(q + r * dim + i));
     }
-#pragma GCC unroll 2
-    for (int g = 0; g < G; ++g) {
-      const F32x16 scale = load_f16(scales + (g * dim + first) / 32 * kPanelLanes);
+    const F32x16 scale = load_f16(scales + first / 32 * kPanelLanes);
 #pragma GCC unroll 16
-      for (int r = 0; r < R; ++r) {
-        float* sum = out + r * kKvBlock + g * kPanelLanes;
-        const F32x16 x = mul(to_f32(acc[r][g]), mul(scale, set1(w.q_scale[row + r])));
-        store(sum, first == 0 ? x : add(x, load(sum)));
-      }
+    for (int r = 0; r < R; ++r) {
+      float* sum = out + r * kKvBlock;
+      store(sum, first == 0 ? mul(to_f32(acc[r]), scale) : fma(to_f32(acc[r]), scale, load(sum)));
     }
   }
+  for (int64_t r = 0; r < R; ++r) store(out + r * kKvBlock, mul(set1(w.q_scale[row + r]), load(out + r * kKvBlock)));
 }
 
 // Lanes of `s` outside [lo, hi) become -inf.
@@ -140,8 +112,9 @@ inline F32x16 mask_lanes(F32x16 s, int64_t lo, int64_t hi) {
 // One row's scores of a block become softmax weights against the running maximum. Keys [lo, hi) of the
 // block count; groups [g0, g1) hold scores.
 inline void softmax_row(float* s, int64_t g0, int64_t g1, int64_t lo, int64_t hi, float softcap, float& m,
-                        float& l, float& keep) {
+                        float& l, float& keep, float& top_weight) {
   keep = 1.0f;
+  top_weight = 0.0f;
   if (hi <= lo) {
     for (int64_t g = g0; g < g1; ++g) store(s + g * kPanelLanes, zero());
     return;
@@ -156,6 +129,7 @@ inline void softmax_row(float* s, int64_t g0, int64_t g1, int64_t lo, int64_t hi
     top = max(top, x);
   }
   const float block_max = hmax(top);
+  top_weight = block_max < m ? __builtin_expf(block_max - m) : 1.0f;
   if (block_max > m) {
     keep = __builtin_expf(m - block_max);
     m = block_max;
@@ -166,7 +140,9 @@ inline void softmax_row(float* s, int64_t g0, int64_t g1, int64_t lo, int64_t hi
     store(s + g * kPanelLanes, p);
     sum = add(sum, p);
   }
-  l = l * keep + hsum(sum);
+  const float total = hsum(sum);
+  if (total != total) top_weight = total;
+  l = l * keep + total;
 }
 
 // Keys [begin, end) of a block, and the position of the block's first key.
@@ -181,25 +157,24 @@ struct BlockKeys {
   }
 };
 
-template <int G, class Panel>
+template <class Panel>
 inline bool all_finite(Panel panel, int64_t begin, int64_t end) {
   F32x16 zeros = zero();  // until 0 * NaN or 0 * infinity
-  for (int64_t g = 0; g < G; ++g)
-    for (int64_t i = begin; i < end; ++i) zeros = fma(panel.at(i, g), zero(), zeros);
+  for (int64_t i = begin; i < end; ++i) zeros = fma(panel.at(i), zero(), zeros);
   return hsum(zeros) == 0.0f;
 }
 
-// Adds G strips of a block's values, weighted, to every row's sums. `all_seen`: every row sees every key.
-template <int G, class Panel>
+// Adds a strip of a block's values, weighted, to every row's sums. `all_seen`: every row sees every key.
+template <class Panel>
 inline void mix_values(const AttendTask& t, const AttendScratch& w, Panel panel, int64_t strip, const BlockKeys& keys,
                        bool all_seen) {
   const int64_t ld_o = round_lanes(t.kv.dim_v);
   float* out = t.o + strip * kPanelLanes;
   const auto mix = [&](auto rows, int64_t r, int64_t begin, int64_t end) {
-    row_mix<decltype(rows)::value, G>(w.scores + r * kKvBlock, kKvBlock, 1, begin, end, panel, w.keep + r, 1,
-                                      out + r * ld_o, ld_o, kPanelLanes);
+    row_mix<decltype(rows)::value>(w.scores + r * kKvBlock, kKvBlock, 1, begin, end, panel, w.keep + r, 1,
+                                   out + r * ld_o, ld_o);
   };
-  if (all_seen || all_finite<G>(panel, keys.begin, keys.end)) {
+  if (all_seen || all_finite(panel, keys.begin, keys.end)) {
     for_row_tiles(t.rows, [&](auto rows, int64_t r) { mix(rows, r, keys.begin, keys.end); });
     return;
   }
@@ -210,30 +185,106 @@ inline void mix_values(const AttendTask& t, const AttendScratch& w, Panel panel,
   }
 }
 
+// Adds two strips of a block's q8_0 values, weighted, to R rows' sums, in integers: weights times value scales become
+// 16-bit integers relative to the largest that the row can have in the block. That depends on keys that the row sees
+// alone, so nothing of the result depends on others.
+template <int R>
+inline void q8_mix(const AttendTask& t, const AttendScratch& w, int64_t row, const int8_t* values, int64_t ahead,
+                   const float* scales, int64_t g0, int64_t g1, float* out) {
+  alignas(64) int16_t weights[R][kKvBlock];
+  float back[R];
+  const int64_t ld_o = round_lanes(t.kv.dim_v);
+  for (int64_t r = 0; r < R; ++r) {
+    const float top = w.top[row + r] * w.top_scale[row + r];
+    const F32x16 to_int = set1(top > 1e-30f ? 32767.0f / top : 0.0f);
+    back[r] = top / 32767.0f;
+    for (int64_t i = g0 * kPanelLanes; i < g1 * kPanelLanes; i += kPanelLanes)
+      store_i16(weights[r] + i, mul(mul(load(w.scores + (row + r) * kKvBlock + i), to_int), load(scales + i)));
+  }
+  for (int64_t strip = 0; strip < 2; ++strip, values += kKvBlock * kPanelLanes, out += kPanelLanes) {
+    if (ahead != 0) prefetch(values + ahead, kKvBlock * kPanelLanes);
+    I32x16 acc[R];
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) acc[r] = zero_i32();
+    for (int64_t i = g0 * kPanelLanes; i < g1 * kPanelLanes; i += 2) {
+      const I16x32 v = load_i8_pairs(values + i * kPanelLanes);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) acc[r] = dot_pairs(acc[r], v, set1_pair(weights[r] + i));
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      float* sum = out + (row + r) * ld_o;
+      store(sum, fma(to_f32(acc[r]), set1(back[r]), mul(load(sum), set1(w.keep[row + r]))));
+    }
+  }
+}
+
+// The largest of scales[begin .. end), which are not negative; `bad` is set where one is not finite.
+inline float top_scale(const float* scales, int64_t begin, int64_t end, bool& bad) {
+  F32x16 top = zero(), zeros = zero();
+  for (int64_t i = begin / kPanelLanes * kPanelLanes; i < end; i += kPanelLanes) {
+    const F32x16 lane = add(iota(), set1(static_cast<float>(i)));
+    F32x16 s = select_lt(lane, set1(static_cast<float>(end)), load(scales + i), zero());
+    s = select_lt(lane, set1(static_cast<float>(begin)), zero(), s);
+    top = max(top, s);
+    zeros = fma(s, zero(), zeros);  // until 0 * NaN
+  }
+  bad = hsum(zeros) != 0.0f;
+  return hmax(top);
+}
+
+// Adds a block's q8_0 values, weighted, to every row's sums.
+inline void mix_q8_values(const AttendTask& t, const AttendScratch& w, const std::byte* block, int64_t ahead,
+                          const BlockKeys& keys, bool all_seen) {
+  const int64_t g0 = keys.begin / kPanelLanes, g1 = (keys.end + kPanelLanes - 1) / kPanelLanes;
+  const auto* stored_scales = reinterpret_cast<const uint16_t*>(block + kKvBlock * t.kv.dim_v);
+  const auto* values = reinterpret_cast<const int8_t*>(block);
+  for (int64_t c = 0; c < t.kv.dim_v; c += 32, stored_scales += kKvBlock, values += 32 * kKvBlock) {
+    alignas(64) float scales[kKvBlock];
+    for (int64_t i = g0 * kPanelLanes; i < g1 * kPanelLanes; i += kPanelLanes) store(scales + i, load_f16(stored_scales + i));
+    bool bad;
+    const float top = top_scale(scales, keys.begin, keys.end, bad);
+    for (int64_t r = 0; r < t.rows; ++r) {
+      w.top_scale[r] = top;
+      if (all_seen && !bad) continue;
+      const BlockKeys seen = keys.seen(t, r);
+      bool sees_bad;
+      w.top_scale[r] = top_scale(scales, seen.begin, seen.end, sees_bad);
+      if (sees_bad) w.top_scale[r] = __builtin_nanf("");
+    }
+    // What no row sees, or what is not finite, must not meet weights of 0.
+    if (bad || keys.begin != g0 * kPanelLanes || keys.end != g1 * kPanelLanes)
+      for (int64_t i = g0 * kPanelLanes; i < g1 * kPanelLanes; ++i)
+        if (i < keys.begin || i >= keys.end || !(scales[i] <= __FLT_MAX__)) scales[i] = 0.0f;
+    for_row_tiles(t.rows, [&](auto rows, int64_t r) {
+      q8_mix<decltype(rows)::value>(t, w, r, values, ahead, scales, g0, g1, t.o + c);
+    });
+  }
+}
+
 // The scores of groups [g0, g1) of a block's keys, for every row.
 inline void score_keys(const AttendTask& t, const AttendScratch& w, const std::byte* block, int64_t g0, int64_t g1,
                        int64_t ahead, bool unpacks) {
   const KvHead& kv = t.kv;
-  for_panels(g0, g1, [&](auto panels, int64_t g) {
-    constexpr int G = decltype(panels)::value;
+  for (int64_t g = g0; g < g1; ++g) {
     if (kv.type_k == KvType::q8_0) {
       for_row_tiles(t.rows, [&](auto rows, int64_t r) {
-        q8_products<decltype(rows)::value, G>(t, w, r, block, g, ahead);
+        q8_products<decltype(rows)::value>(t, w, r, block, g, ahead);
       });
-      return;
+      continue;
     }
     const auto products = [&](auto panel) {
       for_row_tiles(t.rows, [&](auto rows, int64_t r) {
-        row_products<decltype(rows)::value, G>(t.q + r * kv.dim_k, kv.dim_k, kv.dim_k, panel,
-                                               w.scores + r * kKvBlock + g * kPanelLanes, kKvBlock);
+        row_products<decltype(rows)::value>(t.q + r * kv.dim_k, kv.dim_k, kv.dim_k, panel,
+                                            w.scores + r * kKvBlock + g * kPanelLanes, kKvBlock);
       });
     };
-    with_keys(kv, block, g, ahead, [&](auto panel) {
+    with_panel(kv.type_k, block, g * kv.dim_k * kPanelLanes, ahead, [&](auto panel) {
       if (!unpacks || kv.type_k == KvType::f32) return products(panel);
-      unpack<G>(panel, 0, kv.dim_k, w.keys, kv.dim_k * kPanelLanes);
-      products(PanelF32{w.keys, kv.dim_k * kPanelLanes});
+      unpack(panel, 0, kv.dim_k, w.keys);
+      products(PanelF32{w.keys});
     });
-  });
+  }
 }
 
 void attend(const AttendTask& t) {
@@ -263,16 +314,19 @@ void attend(const AttendTask& t) {
     for (int64_t r = 0; r < t.rows; ++r) {
       const BlockKeys seen = keys.seen(t, r);
       all_seen &= seen.begin == k0 && seen.end == k1;
-      softmax_row(w.scores + r * kKvBlock, g0, g1, seen.begin, seen.end, t.softcap, t.m[r], t.l[r], w.keep[r]);
+      softmax_row(w.scores + r * kKvBlock, g0, g1, seen.begin, seen.end, t.softcap, t.m[r], t.l[r], w.keep[r],
+                  w.top[r]);
     }
-    for_panels(0, strips, [&](auto panels, int64_t s) {
-      constexpr int G = decltype(panels)::value;
-      with_values(kv, v_block, s, ahead, [&](auto panel) {
-        if (!unpacks || kv.type_v == KvType::f32) return mix_values<G>(t, w, panel, s, keys, all_seen);
-        unpack<G>(panel, k0, k1, w.values, kKvBlock * kPanelLanes);
-        mix_values<G>(t, w, PanelF32{w.values, kKvBlock * kPanelLanes}, s, keys, all_seen);
+    if (kv.type_v == KvType::q8_0) {
+      mix_q8_values(t, w, v_block, ahead, keys, all_seen);
+      continue;
+    }
+    for (int64_t s = 0; s < strips; ++s)
+      with_panel(kv.type_v, v_block, s * kKvBlock * kPanelLanes, ahead, [&](auto panel) {
+        if (!unpacks || kv.type_v == KvType::f32) return mix_values(t, w, panel, s, keys, all_seen);
+        unpack(panel, k0, k1, w.values);
+        mix_values(t, w, PanelF32{w.values}, s, keys, all_seen);
       });
-    });
   }
 }
 
@@ -406,9 +460,8 @@ void store_value(const KvHead& kv, int64_t pos, const float* x) {
       for (int64_t i = 0; i < kv.dim_v; i += 32) {
         int8_t q[32];
         scales[i / 32 * kKvBlock + row] = quantize_32(x + i, q);
-        for (int64_t half = 0; half < 2; ++half)
-          __builtin_memcpy(block + (i + half * kPanelLanes) * kKvBlock + row * kPanelLanes,
-                           q + half * kPanelLanes, kPanelLanes);
+        auto* pairs = reinterpret_cast<int8_t*>(block) + i * kKvBlock + row / 2 * 2 * kPanelLanes + row % 2;
+        for (int64_t j = 0; j < 32; ++j) pairs[j / kPanelLanes * kKvBlock * kPanelLanes + j % kPanelLanes * 2] = q[j];
       }
       return;
     }

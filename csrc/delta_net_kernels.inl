@@ -40,7 +40,7 @@ void conv(const ConvTask& t) {
 inline constexpr int64_t kDeltaBlock = kPanelLanes;
 
 int64_t delta_scratch(int64_t dim_k, int64_t dim_v) {
-  return kDeltaBlock * (dim_k + round_lanes(dim_v) + (2 + 2 * kMaxPanels) * kPanelLanes) + 4 * kPanelLanes;
+  return kDeltaBlock * (dim_k + round_lanes(dim_v) + 4 * kPanelLanes) + 4 * kPanelLanes;
 }
 
 // One block of at most 16 tokens of a v head. With G_i = g_0 + ... + g_i, the recurrence unrolls to
@@ -55,8 +55,8 @@ struct DeltaBlock {
   float* out;            // [16, dim_v rounded up], S^T q, then o
   float* a;              // [16][16], weights of earlier d in d
   float* p;              // [16][16], weights of d in o
-  float* u;              // [16][kMaxPanels * 16], S^T k of a strip or two
-  float* d;              // [kMaxPanels][16][16]
+  float* u;              // [16][16], S^T k of a strip
+  float* d;              // [16][16]
   float* sums;           // [16], G
   float* decay;          // [16], e^G
   float* to_last;        // [16], e^{G_last - G}
@@ -73,8 +73,8 @@ struct DeltaBlock {
     out = take(kDeltaBlock * round_lanes(task.dim_v));
     a = take(kPanelLanes * kPanelLanes);
     p = take(kPanelLanes * kPanelLanes);
-    u = take(kDeltaBlock * kMaxPanels * kPanelLanes);
-    d = take(kMaxPanels * kDeltaBlock * kPanelLanes);
+    u = take(kPanelLanes * kPanelLanes);
+    d = take(kPanelLanes * kPanelLanes);
     sums = take(kPanelLanes);
     decay = take(kPanelLanes);
     to_last = take(kPanelLanes);
@@ -98,9 +98,9 @@ struct DeltaBlock {
     for (int64_t i = 0; i < t.dim_k; ++i)
       for (int64_t j = 0; j < kPanelLanes; ++j) keys[i * kPanelLanes + j] = j < n ? k[j * t.ld_qk + i] : 0.0f;
     for_row_tiles(n, [&](auto rows, int64_t r) {
-      row_products<decltype(rows)::value, 1>(k + r * t.ld_qk, t.ld_qk, t.dim_k, PanelF32{keys},
+      row_products<decltype(rows)::value>(k + r * t.ld_qk, t.ld_qk, t.dim_k, PanelF32{keys},
                                           a + r * kPanelLanes, kPanelLanes);
-      row_products<decltype(rows)::value, 1>(q + r * t.ld_qk, t.ld_qk, t.dim_k, PanelF32{keys},
+      row_products<decltype(rows)::value>(q + r * t.ld_qk, t.ld_qk, t.dim_k, PanelF32{keys},
                                           p + r * kPanelLanes, kPanelLanes);
     });
     for (int64_t i = 0; i < n; ++i) {
@@ -111,50 +111,40 @@ struct DeltaBlock {
     }
   }
 
-  // Strips s to s + G of the state: 16 columns each.
-  template <int G>
-  void strips(int64_t s) {
-    constexpr int64_t kLdU = G * kPanelLanes, kStrideD = kDeltaBlock * kPanelLanes;
-    const int64_t stride = t.dim_k * kPanelLanes, ld_out = round_lanes(t.dim_v);
-    const PanelF32 state{t.state + s * stride, stride};
+  void strip(int64_t s) {
+    float* state = t.state + s * t.dim_k * kPanelLanes;
     const float* k = t.k + first * t.ld_qk;
     const float* q = t.q + first * t.ld_qk;
-    float* o = out + s * kPanelLanes;
+    const int64_t ld_out = round_lanes(t.dim_v);
     for_row_tiles(n, [&](auto rows, int64_t r) {
-      constexpr int R = decltype(rows)::value;
-      row_products<R, G>(k + r * t.ld_qk, t.ld_qk, t.dim_k, state, u + r * kLdU, kLdU);
-      row_products<R, G>(q + r * t.ld_qk, t.ld_qk, t.dim_k, state, o + r * ld_out, ld_out);
+      row_products<decltype(rows)::value>(k + r * t.ld_qk, t.ld_qk, t.dim_k, PanelF32{state},
+                                          u + r * kPanelLanes, kPanelLanes);
+      row_products<decltype(rows)::value>(q + r * t.ld_qk, t.ld_qk, t.dim_k, PanelF32{state},
+                                          out + r * ld_out + s * kPanelLanes, ld_out);
     });
     const float* v = t.v + first * t.ld_v + s * kPanelLanes;
-    for (int64_t i = 0; i < n; ++i)
-      for (int64_t g = 0; g < G; ++g)
-        correct(i, v + i * t.ld_v + g * kPanelLanes, u + i * kLdU + g * kPanelLanes, d + g * kStrideD);
-    const PanelF32 deltas{d, kStrideD};
-    for_row_tiles(n, [&](auto rows, int64_t r) {
-      row_mix<decltype(rows)::value, G>(p + r * kPanelLanes, kPanelLanes, 1, 0, n, deltas, decay + r, 1,
-                                        o + r * ld_out, ld_out, kPanelLanes);
-    });
-    for (int64_t g = 0; g < G; ++g)
-      for (int64_t i = 0; i < n; ++i) {
-        float* row = d + g * kStrideD + i * kPanelLanes;
-        store(row, mul(set1(to_last[i]), load(row)));
+    for (int64_t i = 0; i < n; ++i) {
+      F32x16 even = sub(load(v + i * t.ld_v), mul(set1(decay[i]), load(u + i * kPanelLanes)));
+      F32x16 odd = zero();
+      even = mul(set1(beta[i]), even);
+      int64_t j = 0;
+      for (; j + 2 <= i; j += 2) {
+        even = sub(even, mul(set1(a[i * kPanelLanes + j]), load(d + j * kPanelLanes)));
+        odd = fma(set1(a[i * kPanelLanes + j + 1]), load(d + (j + 1) * kPanelLanes), odd);
       }
-    for_row_tiles(t.dim_k, [&](auto rows, int64_t r) {
-      row_mix<decltype(rows)::value, G>(k + r, 1, t.ld_qk, 0, n, deltas, decay + n - 1, 0,
-                                        t.state + s * stride + r * kPanelLanes, kPanelLanes, stride);
-    });
-  }
-
-  // d of token i in one strip, from those of the tokens before it.
-  void correct(int64_t i, const float* v, const float* seen, float* strip_d) const {
-    F32x16 even = mul(set1(beta[i]), sub(load(v), mul(set1(decay[i]), load(seen)))), odd = zero();
-    int64_t j = 0;
-    for (; j + 2 <= i; j += 2) {
-      even = sub(even, mul(set1(a[i * kPanelLanes + j]), load(strip_d + j * kPanelLanes)));
-      odd = fma(set1(a[i * kPanelLanes + j + 1]), load(strip_d + (j + 1) * kPanelLanes), odd);
+      if (j < i) even = sub(even, mul(set1(a[i * kPanelLanes + j]), load(d + j * kPanelLanes)));
+      store(d + i * kPanelLanes, sub(even, odd));
     }
-    if (j < i) even = sub(even, mul(set1(a[i * kPanelLanes + j]), load(strip_d + j * kPanelLanes)));
-    store(strip_d + i * kPanelLanes, sub(even, odd));
+    for_row_tiles(n, [&](auto rows, int64_t r) {
+      row_mix<decltype(rows)::value>(p + r * kPanelLanes, kPanelLanes, 1, 0, n, PanelF32{d}, decay + r, 1,
+                                     out + r * ld_out + s * kPanelLanes, ld_out);
+    });
+    for (int64_t i = 0; i < n; ++i)
+      store(d + i * kPanelLanes, mul(set1(to_last[i]), load(d + i * kPanelLanes)));
+    for_row_tiles(t.dim_k, [&](auto rows, int64_t r) {
+      row_mix<decltype(rows)::value>(k + r, 1, t.ld_qk, 0, n, PanelF32{d}, decay + n - 1, 0,
+                                     state + r * kPanelLanes, kPanelLanes);
+    });
   }
 };
 
@@ -224,8 +214,7 @@ void delta(const DeltaTask& t) {
     DeltaBlock block(t, first, n);
     block.gates();
     block.dots();
-    for_panels(0, round_lanes(t.dim_v) / kPanelLanes,
-               [&](auto panels, int64_t s) { block.strips<decltype(panels)::value>(s); });
+    for (int64_t s = 0; s < round_lanes(t.dim_v) / kPanelLanes; ++s) block.strip(s);
     for (int64_t i = 0; i < n; ++i) finish_token(t, first + i, block.out + i * round_lanes(t.dim_v));
   }
 }

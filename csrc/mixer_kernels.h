@@ -15,9 +15,10 @@ inline constexpr int64_t kPanelLanes = 16;
 // Tokens in a block of the KV cache. A block holds, for each KV head, its keys and then its values:
 //   keys    [4 groups][head_dim_k][16 keys]             (so that one q broadcast meets 16 keys)
 //   values  [head_dim_v / 16, rounded up][64 keys][16]  (so that one weight broadcast meets 16 dimensions)
-// Q8_0 blocks hold all int8 values first, keys as [4 groups][head_dim_k / 2][16 keys][2] (pairs for integer
-// products) and values in the order above; then the f16 scales, one per token and 32 dimensions (the numbers of
-// GGUF's Q8_0): keys [4 groups][head_dim_k / 32][16 keys], values [head_dim_v / 32][64 keys].
+// Q8_0 blocks hold all int8 values first, side by side in pairs for integer products: keys
+// [4 groups][head_dim_k / 2][16 keys][2], values [head_dim_v / 16][32 pairs of keys][16][2]; then the f16 scales, one
+// per token and 32 dimensions (the numbers of GGUF's Q8_0): keys [4 groups][head_dim_k / 32][16 keys], values
+// [head_dim_v / 32][64 keys].
 inline constexpr int64_t kKvBlock = 64;
 
 // One head of one sequence. Position p lies in block p / 64 % n_blocks.
@@ -114,7 +115,7 @@ struct DeltaTask {
 };
 
 struct MixerKernels {
-  int64_t (*attend_scratch)(int64_t rows, int64_t dim_k, int64_t dim_v);
+  int64_t (*attend_scratch)(int64_t rows, int64_t dim_k);
   void (*attend)(const AttendTask&);
   void (*merge)(const MergeTask&);
   void (*prepare_head)(const HeadTask&);

@@ -13,7 +13,6 @@ struct F32x16 {
 };
 
 inline constexpr int kMaxRows = 6;  // 12 accumulators of 16 registers
-inline constexpr int kMaxPanels = 1;  // panels read together
 
 inline F32x16 load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 inline void store(float* p, F32x16 a) {
@@ -99,10 +98,6 @@ inline void store_i8(int8_t* p, F32x16 a) {
   const __m256i s = _mm256_permute4x64_epi64(w, 0xD8);
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
                    _mm_packs_epi16(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1)));
-}
-inline F32x16 load_i8(const int8_t* p) {
-  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))),
-          _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8))))};
 }
 
 struct I32x16 {

@@ -13,7 +13,6 @@ struct F32x16 {
 };
 
 inline constexpr int kMaxRows = 12;  // of 32 registers; more would only lengthen the code
-inline constexpr int kMaxPanels = 2;  // panels that share a broadcast: 24 accumulators
 
 inline F32x16 load(const float* p) { return {_mm512_loadu_ps(p)}; }
 inline void store(float* p, F32x16 a) { _mm512_storeu_ps(p, a.v); }
@@ -63,9 +62,6 @@ inline F32x16 load_bf16(const uint16_t* p) {
 }
 inline void store_i8(int8_t* p, F32x16 a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v)));
-}
-inline F32x16 load_i8(const int8_t* p) {
-  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
 }
 
 

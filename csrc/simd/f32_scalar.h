@@ -20,7 +20,6 @@ struct F32x16 {
 
 // Rows of a register tile whose accumulators fit the registers of this level.
 inline constexpr int kMaxRows = 2;
-inline constexpr int kMaxPanels = 1;  // panels read together
 
 inline F32x4 splat4(float x) { return F32x4{x, x, x, x}; }
 
@@ -133,11 +132,6 @@ inline void store_i8(int8_t* p, F32x16 a) {
   float f[16];
   store(f, a);
   for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(f[i]);
-}
-inline F32x16 load_i8(const int8_t* p) {
-  float f[16];
-  for (int i = 0; i < 16; ++i) f[i] = p[i];
-  return load(f);
 }
 
 // Sixteen sums.

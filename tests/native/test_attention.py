@@ -66,22 +66,39 @@ def test_stored_types(kind: str, kind_v: str) -> None:
     check_sequence(a, (3, 1, 64, 1, 20, 7), kind, kind_v, 100)
 
 
-@pytest.mark.parametrize("kind", ["f32", "f16"])
+@pytest.mark.parametrize("kind", ["f32", "f16", "q8_0"])
 def test_deep_context_is_split_and_merged(kind: str) -> None:
     a = Attention(n_head=8, n_head_kv=2, head_dim_k=32, head_dim_v=32, n_rot=32, sinks=True)
     check_sequence(a, (2999, 1, 1, 40, 1), kind, kind, 3100)
 
 
 @pytest.mark.parametrize("window", [1, 2, 63, 64, 65, 100])
-def test_windows_and_wrap_around(window: int) -> None:
+@pytest.mark.parametrize("kind", ["f32", "q8_0"])
+def test_windows_and_wrap_around(window: int, kind: str) -> None:
     """The ring is as small as the layer allows, so every row is overwritten several times."""
     a = Attention(window=window, n_rot=16, sinks=True)
-    check_sequence(a, (50, 1, 1, 60, 64, 1, 33, 60, 1, 64, 64), "f32", "f32", window + 63)
+    check_sequence(a, (50, 1, 1, 60, 64, 1, 33, 60, 1, 64, 64), kind, kind, window + 63)
 
 
-def test_segments_in_one_batch_equal_segments_alone() -> None:
+def test_faint_keys_behind_a_loud_one_add_up() -> None:
+    """Integer weights of q8_0 values are relative to their own block, not to the loudest key of all."""
+    a = Attention(n_head=2, n_head_kv=2, scale=0.12)
+    a.w["wk"] = a.w["wq"]  # queries meet keys like themselves
+    rng = np.random.default_rng(4)
+    base = rng.standard_normal(a.n_embd)
+    x = (base + 0.1 * rng.standard_normal((1500, a.n_embd))).astype(np.float32)
+    x[0] = 3 * base
+    keys, values = a.keys_values(x.astype(np.float64), 0, "q8_0", "q8_0")
+    layer, cache = a.layer(), a.cache(1, 1500, "q8_0")
+    a.run(x[:-1], layer, cache, batch((0, 0, 1499)))
+    got = a.run(x[-1:], layer, cache, batch((0, 1499, 1)))
+    assert relative_error(got, a.reference(x[-1:], 1499, keys, values)) < TOLERANCE["q8_0"]
+
+
+@pytest.mark.parametrize("kind", ["f32", "q8_0"])
+def test_segments_in_one_batch_equal_segments_alone(kind: str) -> None:
     a = Attention(n_head=6, n_head_kv=2, n_rot=32, window=200)
-    layer, together, alone = a.layer(), a.cache(6, 1300), a.cache(6, 1300)
+    layer, together, alone = a.layer(), a.cache(6, 1300, kind), a.cache(6, 1300, kind)
     history = {4: 1203, 0: 0, 5: 64, 2: 7}  # slot: past
     lengths = {4: 1, 0: 66, 5: 3, 2: 1}
     for slot, past in history.items():
@@ -96,11 +113,12 @@ def test_segments_in_one_batch_equal_segments_alone() -> None:
     np.testing.assert_array_equal(got, np.concatenate(want))
 
 
-def test_threads_do_not_change_a_bit() -> None:
+@pytest.mark.parametrize("kind", ["f16", "q8_0"])
+def test_threads_do_not_change_a_bit(kind: str) -> None:
     a = Attention(n_head=8, n_head_kv=2, n_rot=32, gated=True)
     layer, results = a.layer(), []
     for threads in (1, 2, 3, 4):
-        cache, engine = a.cache(2, 2200, "f16"), _native.Engine(threads)
+        cache, engine = a.cache(2, 2200, kind), _native.Engine(threads)
         outs = []
         for past, n in ((0, 2000), (2000, 1), (2001, 30)):
             x = tokens(n + 1, a.n_embd, past)
@@ -137,11 +155,13 @@ def test_far_positions_rotate_exactly() -> None:
     assert relative_error(got, want) < TOLERANCE["f32"]
 
 
-def test_stale_rows_of_a_slot_do_not_leak() -> None:
-    """Huge values left by an earlier sequence are masked, not multiplied by zero."""
+@pytest.mark.parametrize("stale", [1e4, np.nan])
+@pytest.mark.parametrize("kind", ["f16", "q8_0"])
+def test_stale_rows_of_a_slot_do_not_leak(kind: str, stale: float) -> None:
+    """What an earlier sequence left is masked, not multiplied by zero."""
     a = Attention(n_rot=32)
-    layer, used, fresh = a.layer(), a.cache(1, 128, "f16"), a.cache(1, 128, "f16")
-    a.run(tokens(128, a.n_embd) * 1e4, layer, used, batch((0, 0, 128)))
+    layer, used, fresh = a.layer(), a.cache(1, 128, kind), a.cache(1, 128, kind)
+    a.run(tokens(128, a.n_embd) * np.float32(stale), layer, used, batch((0, 0, 128)))
     x = tokens(70, a.n_embd, 5)
     for past, n in ((0, 1), (1, 3), (4, 66)):
         step, b = x[past : past + n], batch((0, past, n))
