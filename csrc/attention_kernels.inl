@@ -241,7 +241,8 @@ inline void mix_q8_values(const AttendTask& t, const AttendScratch& w, const std
   const auto* values = reinterpret_cast<const int8_t*>(block);
   for (int64_t c = 0; c < t.kv.dim_v; c += 32, stored_scales += kKvBlock, values += 32 * kKvBlock) {
     alignas(64) float scales[kKvBlock];
-    for (int64_t i = g0 * kPanelLanes; i < g1 * kPanelLanes; i += kPanelLanes) store(scales + i, load_f16(stored_scales + i));
+    for (int64_t i = g0 * kPanelLanes; i < g1 * kPanelLanes; i += kPanelLanes)
+      store(scales + i, load_f16(stored_scales + i));
     bool bad;
     const float top = top_scale(scales, keys.begin, keys.end, bad);
     for (int64_t r = 0; r < t.rows; ++r) {

@@ -10,8 +10,8 @@ inline void prefetch(const void* p, int64_t bytes) {
 // Indices of a panel between two calls of a loader's begin().
 inline constexpr int64_t kPanelStep = 32;
 
-// Loaders: begin(i) is called at every multiple of kPanelStep, then at(i) for the indices that follow. `ahead`: where the
-// same values of the block read next lie, in bytes from here; 0: nothing follows.
+// Loaders: begin(i) is called at every multiple of kPanelStep, then at(i) for the indices that follow. `ahead`:
+// where the same values of the block read next lie, in bytes from here; 0: nothing follows.
 struct PanelF32 {
   const float* p;
   int64_t ahead = 0;
