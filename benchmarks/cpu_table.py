@@ -218,6 +218,8 @@ def main() -> None:
         sys.exit(2)
     # Gigabytes of models are not to stay behind when a time limit ends this.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if args.folder:
+        args.folder.mkdir(parents=True, exist_ok=True)
     if args.keep:
         table.measure(wanted, args.folder)
     else:
