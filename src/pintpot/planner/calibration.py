@@ -1,19 +1,17 @@
 """What this machine has shown: an engine's constants fitted to real runs, kept beside what is measured of it.
 
 `pintpot bench` remembers its decode and prefill speeds (`calibration.json` of the cache folder), `calibrate`
-makes a profile of them. The model is that of `planner.speed`: a token takes a fixed time a layer and its
-bytes over a rate. Slope and fixed part are medians over pairs of runs (Theil 1950, Sen 1968), which a few
-disturbed runs do not move.
+makes a profile of them. The model is that of `planner.speed`: a token takes a fixed time, which the profile
+knows, and its bytes over a rate, which is the runs' median. A run counts by its bytes: small models tell of
+fixed costs and caches, not of memory.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import combinations
 from pathlib import Path
-from statistics import median
 from typing import Any, Final
 
 from pintpot.gguf import GGUFFile
@@ -27,7 +25,6 @@ from pintpot.store.remembered import read_machines, write_machines
 
 _FORMAT: Final = 1
 _MOST_RUNS: Final = 200  # of a machine; the oldest are forgotten
-_APART: Final = 1.5  # runs whose bytes a layer differ less than this say nothing of the fixed part
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,41 +76,42 @@ def calibrate(profile: EngineProfile, hardware: Hardware, runs: Sequence[Run]) -
     found = profile
     decode = [run for run in runs if run.decode_s > 0]
     if decode:
-        layer_s = _layer_seconds(profile, decode)
-        rates = [(run.n_threads, _rate(profile, layer_s, run)) for run in decode]
-        core = median(rate / n for n, rate in rates)
-        fastest = max(median(r for n, r in rates if n == threads) for threads in {n for n, _ in rates})
+        rates = [(run.n_threads, _rate(profile, run), run.nbytes) for run in decode]
+        fastest = max(
+            _median((rate, weight) for n, rate, weight in rates if n == threads)
+            for threads in {n for n, _, _ in rates}
+        )
         found = replace(
             found,
-            cpu_layer_s=layer_s,
-            core_bytes_s=core,
+            core_bytes_s=_median((rate / n, weight) for n, rate, weight in rates),
             ram_efficiency=max(profile.ram_efficiency, fastest / hardware.ram_bandwidth_bytes_s),
         )
     prefill = [run for run in runs if run.prefill_s > 0]
     if prefill:
-        found = replace(found, core_macs_s=median(r.macs / r.prefill_s / r.n_threads for r in prefill))
+        core = _median((run.macs / run.prefill_s / run.n_threads, run.macs) for run in prefill)
+        found = replace(found, core_macs_s=core)
     if not (decode or prefill):
         return profile
     return replace(found, calibration=f"calibrated from {len(runs)} runs, last {max(r.date for r in runs)}")
 
 
-def _layer_seconds(profile: EngineProfile, runs: Sequence[Run]) -> float:
-    """The fixed part of a layer: what is left of a token's time at the slope of runs that differ in bytes."""
-    points = [(r.nbytes / r.n_threads / r.n_layer, (r.decode_s - profile.token_s) / r.n_layer) for r in runs]
-    slopes = [
-        (y2 - y1) / (x2 - x1)
-        for (x1, y1), (x2, y2) in combinations(points, 2)
-        if max(x1, x2) > _APART * min(x1, x2)
-    ]
-    if not slopes or (slope := median(slopes)) <= 0:
-        return profile.cpu_layer_s
-    return max(0.0, median(y - slope * x for x, y in points))
-
-
-def _rate(profile: EngineProfile, layer_s: float, run: Run) -> float:
+def _rate(profile: EngineProfile, run: Run) -> float:
     """Bytes a second of a run beside its fixed part, which is never all of it."""
-    fixed = min(profile.token_s + run.n_layer * layer_s, run.decode_s / 2)
+    fixed = min(profile.token_s + run.n_layer * profile.cpu_layer_s, run.decode_s / 2)
     return run.nbytes / (run.decode_s - fixed)
+
+
+def _median(weighted: Iterable[tuple[float, int]]) -> float:
+    """Of values by their weights; the mean of two where half of the weight lies on either side."""
+    values = sorted(weighted)
+    half, below = sum(weight for _, weight in values) / 2, 0
+    for i, (value, weight) in enumerate(values):
+        below += weight
+        if below == half:
+            return (value + values[i + 1][0]) / 2
+        if below > half:
+            return value
+    raise ValueError("expected values")
 
 
 def recall_runs(cpu: CPU, memory: Memory, folder: Path | None = None) -> tuple[Run, ...]:

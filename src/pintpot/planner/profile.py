@@ -49,7 +49,7 @@ PINTPOT: Final = EngineProfile(
     per_expert=True,
     ram_efficiency=0.8,
     vram_efficiency=0.75,
-    core_bytes_s=10e9,
+    core_bytes_s=13.5e9,
     core_macs_s=100e9,
     gpu_flops_efficiency=0.4,
     token_s=0.3e-3,
@@ -59,9 +59,9 @@ PINTPOT: Final = EngineProfile(
     hit_exponent=2.1,
     source=MappingProxyType(
         {
-            "ram_efficiency": "goal of the CPU kernels, to be calibrated",
-            "core_bytes_s": "two Zen 4 cores, decode of a 35B-A3B shape, Q4_K_M: 21 GB/s together",
-            "core_macs_s": "two Zen 4 cores, prefill of 256 tokens of the same: 187 G/s",
+            "ram_efficiency": "two Zen 4 cores, decode of a 35B-A3B shape, Q4_K_M: 27 of 33 GB/s",
+            "core_bytes_s": "two Zen 4 cores, decode of four shapes, Q4_K_M, Q6_K: 25 to 30 GB/s together",
+            "core_macs_s": "two Zen 4 cores, prefill of 256 tokens of a 35B-A3B shape: 187 G/s",
             "token_s": "assumed",
             "cpu_layer_s": "assumed",
             "gpu_flops_efficiency": "assumed",
