@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
 
 from pintpot.hardware.probe import probe
+from pintpot.store.hub import Hub, HubError, HubFile
 
 MACHINE = ("--gpu", "RTX 4060 Ti 8GB", "--ram", "32GiB", "--ram-bandwidth", "60GB/s", "--cores", "8")
 
@@ -63,6 +65,27 @@ def test_limits_are_those_of_plan(pintpot):
     plan = json.loads(pintpot("plan", model, *MACHINE, *args[:-3], *depth, "--json").out)
     assert plan["decode_tokens_s"] == row["decode_tokens_s"]
     assert plan["vram"]["total"] == row["vram_bytes"]
+
+
+def test_refresh(pintpot, monkeypatch):
+    monkeypatch.setattr(Hub, "gguf_repo_of", lambda self, repo: f"{repo}-GGUF")
+    monkeypatch.setattr(Hub, "files", lambda self, model: (HubFile("m-Q4_K_S.gguf", 1000),))
+    result = pintpot("recommend", "--refresh", *MACHINE, "--top", "2", "--json")
+    assert result.code == 0, result.err
+    assert re.search(r"\d+ models asked for, \d+ changed, 0 failed", result.err)
+    found = json.loads(pintpot("recommend", *MACHINE, "--top", "2", "--json").out)
+    assert found == json.loads(result.out)
+    assert {row["quant"] for row in (*found["moe"], *found["dense"])} == {"Q4_K_S"}
+
+
+def test_refresh_without_a_hub(pintpot, monkeypatch):
+    def unreachable(self, *_):
+        raise HubError("hf.co cannot be reached")
+
+    monkeypatch.setattr(Hub, "gguf_repo_of", unreachable)
+    monkeypatch.setattr(Hub, "files", unreachable)
+    result = pintpot("recommend", "--refresh", *MACHINE)
+    assert (result.code, result.out, result.err) == (1, "", "pintpot: hf.co cannot be reached\n")
 
 
 def test_quick(pintpot):

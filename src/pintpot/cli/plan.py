@@ -102,6 +102,7 @@ def _plan(model: str, hardware: Hardware, limits: Limits, engine: Engine) -> Pla
             found, header = Hub().open_header(online)
             return plan_file(header, hardware, limits, profile, quant=found, repo=online.repo)
     from pintpot.store import catalog
+    from pintpot.store.offers import recall_offers
 
     entry, quant = catalog.find(model)
-    return plan_entry(entry, quant or "Q4_K_M", hardware, limits, profile)
+    return plan_entry(recall_offers().apply(entry), quant or "Q4_K_M", hardware, limits, profile)

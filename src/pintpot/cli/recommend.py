@@ -45,6 +45,12 @@ def recommend(
     quick: Annotated[
         bool, typer.Option("--quick", help="Only the rule of thumb, nothing is planned.")
     ] = False,
+    refresh: Annotated[
+        bool,
+        typer.Option(
+            "--refresh", help="Ask the hub first which formats of each model are published; kept for later."
+        ),
+    ] = False,
     ctx: options.LimitCtx = None,
     cache_type_k: options.LimitCacheTypeK = None,
     cache_type_v: options.LimitCacheTypeV = None,
@@ -66,18 +72,43 @@ def recommend(
     """
     from pintpot.planner.recommend import OBJECTIVES, rank, rule_of_thumb
     from pintpot.store import catalog
+    from pintpot.store.offers import recall_offers
 
     hardware = read_hardware(gpu, vram, ram, ram_bandwidth, cores)
     if quick:
         _print_rule(rule_of_thumb(hardware), json_output=json_output)
         return
+    if refresh:
+        _refresh()
+    offers = recall_offers()
+    entries = [offers.apply(entry) for entry in catalog.entries()]
     limits = read_limits(ctx, cache_type_k, cache_type_v, n_gpu_layers, n_cpu_moe, depth)
     profile = engine_profile(engine, hardware)
-    found = rank(catalog.entries(), hardware, limits, profile, OBJECTIVES[goal], top)
+    found = rank(entries, hardware, limits, profile, OBJECTIVES[goal], top)
     if json_output:
         typer.echo(json.dumps(found.to_json() | {"machine": _machine_json(hardware)}, indent=2))
     else:
         _print(found, hardware, engine)
+
+
+def _refresh() -> None:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from pintpot.store import catalog, offers
+    from pintpot.store.hub import Hub
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("asking the hub", total=None)
+        found = offers.refresh(
+            Hub(),
+            catalog.entries(),
+            progress=lambda done, n: bar.update(task, completed=done, total=n),
+        )
+    for line in found.failed:
+        note(line)
+    note(f"{found.n_asked} models asked for, {found.n_changed} changed, {len(found.failed)} failed")
 
 
 def _machine_json(hardware: Hardware) -> dict[str, Any]:

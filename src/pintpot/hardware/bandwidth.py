@@ -16,7 +16,7 @@ from typing import Any
 
 from pintpot.hardware.machine import CPU, GPU, Hardware, Memory
 from pintpot.store.folders import cache_dir
-from pintpot.store.remembered import read_machines, write_machines
+from pintpot.store.remembered import read_remembered, write_remembered
 
 _FORMAT = 1
 
@@ -102,7 +102,7 @@ def machine_id(cpu: CPU, memory: Memory) -> str:
 
 def recall(cpu: CPU, memory: Memory, folder: Path | None = None) -> Measured | None:
     """What was measured on this machine before; None if nothing, or nothing usable, is remembered."""
-    entry = read_machines(_path(folder), _FORMAT).get(machine_id(cpu, memory))
+    entry = read_remembered(_path(folder), _FORMAT).get(machine_id(cpu, memory))
     try:
         return None if entry is None else _from_json(entry)
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -112,7 +112,7 @@ def recall(cpu: CPU, memory: Memory, folder: Path | None = None) -> Measured | N
 def remember(cpu: CPU, memory: Memory, measured: Measured, folder: Path | None = None) -> Path:
     """Writes atomically, beside what is known of other machines. Raises OSError where it cannot."""
     path = _path(folder)
-    machines = read_machines(path, _FORMAT)
+    machines = read_remembered(path, _FORMAT)
     machines[machine_id(cpu, memory)] = {
         "cpu": cpu.name,
         "cores": cpu.cores,
@@ -124,7 +124,7 @@ def remember(cpu: CPU, memory: Memory, measured: Measured, folder: Path | None =
             for name, g in measured.gpus.items()
         },
     }
-    write_machines(path, _FORMAT, machines)
+    write_remembered(path, _FORMAT, machines)
     return path
 
 

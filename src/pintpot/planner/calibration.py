@@ -21,7 +21,7 @@ from pintpot.planner.memory import CacheSettings, cache_read_bytes, weigh_file
 from pintpot.planner.profile import EngineProfile
 from pintpot.spec import ModelSpec, summarize_types
 from pintpot.store.folders import cache_dir
-from pintpot.store.remembered import read_machines, write_machines
+from pintpot.store.remembered import read_remembered, write_remembered
 
 _FORMAT: Final = 1
 _MOST_RUNS: Final = 200  # of a machine; the oldest are forgotten
@@ -116,7 +116,7 @@ def _median(weighted: Iterable[tuple[float, int]]) -> float:
 
 def recall_runs(cpu: CPU, memory: Memory, folder: Path | None = None) -> tuple[Run, ...]:
     """What is remembered of this machine; nothing where the file is absent, damaged or of another format."""
-    entries = read_machines(_path(folder), _FORMAT).get(machine_id(cpu, memory), [])
+    entries = read_remembered(_path(folder), _FORMAT).get(machine_id(cpu, memory), [])
     try:
         return tuple(_from_json(entry) for entry in entries)
     except (KeyError, TypeError, ValueError):
@@ -126,10 +126,10 @@ def recall_runs(cpu: CPU, memory: Memory, folder: Path | None = None) -> tuple[R
 def remember_runs(cpu: CPU, memory: Memory, runs: Sequence[Run], folder: Path | None = None) -> Path:
     """Adds runs, atomically. Raises OSError where it cannot write."""
     path = _path(folder)
-    machines = read_machines(path, _FORMAT)
+    machines = read_remembered(path, _FORMAT)
     kept = [*recall_runs(cpu, memory, folder), *runs][-_MOST_RUNS:]
     machines[machine_id(cpu, memory)] = [asdict(run) for run in kept]
-    write_machines(path, _FORMAT, machines)
+    write_remembered(path, _FORMAT, machines)
     return path
 
 

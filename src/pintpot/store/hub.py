@@ -1,7 +1,8 @@
 """Headers of GGUF files on the Hugging Face hub, read without downloading the files.
 
 `GET /api/models/REPO/tree/main?recursive=true` lists files, `GET /REPO/resolve/main/PATH` is one; of it range
-requests that grow fetch the header, until it parses. No credentials are sent.
+requests that grow fetch the header, until it parses. `GET /api/models?filter=TAG` lists repositories. No
+credentials are sent.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ DEFAULT_QUANT: Final = "Q4_K_M"
 _ADDRESS: Final = re.compile(
     r"(?:https://)?(?:hf\.co|huggingface\.co)/(?P<repo>[\w.-]+/[\w.-]+)(?::(?P<quant>[\w.-]+))?/?"
 )
+_REPO: Final = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _GROWTH: Final = 4  # a vocabulary of 250,000 tokens takes 11 MiB: three requests
 _MAX_HEADER_BYTES: Final = 256 << 20
 _LIST_BYTES: Final = 16 << 20
@@ -107,6 +109,21 @@ class Hub:
             url = following["url"] if following and following["url"].startswith(self.base_url) else None
         return tuple(found)
 
+    def gguf_repo_of(self, repo: str) -> str:
+        """The most downloaded GGUF repository that names `repo` as the model it was quantized from."""
+        tags = f"filter={quote(f'base_model:quantized:{repo}', safe='')}&filter=gguf"
+        url = f"{self.base_url}/api/models?{tags}&sort=downloads&direction=-1&limit=1"
+        raw, _ = self._get(url, f"hf.co/{repo}", None, _LIST_BYTES)
+        try:
+            found = [str(item["id"]) for item in json.loads(raw)]
+        except (ValueError, KeyError, TypeError) as error:
+            raise HubError(
+                f"hf.co/{repo}: the server's list of repositories is none that this version can read"
+            ) from error
+        if not found or _REPO.fullmatch(found[0]) is None:
+            raise HubError(f"hf.co/{repo}: the hub knows no GGUF repository of it")
+        return found[0]
+
     def choose(self, model: HubModel) -> tuple[str, tuple[HubFile, ...]]:
         """(quantization, its files in the order of parts): the one asked for, else the only one, else Q4_K_M.
 
@@ -123,7 +140,7 @@ class Hub:
             raise UsageError(
                 f"{model}: has no {wanted} file, but {listed or 'files that name no quantization'}"
             )
-        return wanted, _parts(model, chosen)
+        return wanted, parts_of(model, chosen)
 
     def open_header(self, model: HubModel) -> tuple[str, GGUFFile]:
         """(quantization, model of which only the header exists) by range requests of a few MiB.
@@ -208,8 +225,11 @@ def _gguf_files(model: HubModel, raw: bytes) -> list[HubFile]:
     return [file for file in found if not _NOT_A_MODEL.search(file.path)]
 
 
-def _parts(model: HubModel, files: list[HubFile]) -> tuple[HubFile, ...]:
-    """One model's files: the first by name, and if it is a part, all parts."""
+def parts_of(model: HubModel, files: list[HubFile]) -> tuple[HubFile, ...]:
+    """One model's files among those of a quantization: the first by name, and if it is a part, all parts.
+
+    Raises HubError where a part is missing.
+    """
     files = sorted(files, key=lambda file: (file.path.count("/"), file.path))
     split = _SPLIT.search(files[0].path)
     if split is None:

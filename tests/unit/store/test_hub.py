@@ -33,6 +33,7 @@ class Server:
 
     files: dict[str, bytes] = field(default_factory=dict)
     ranges: list[tuple[int, int]] = field(default_factory=list)
+    queries: list[str] = field(default_factory=list)  # for lists of repositories
     listing: bytes | None = None  # instead of the files'
     page: int = 1000  # files a page of the list
     status: int = 0  # instead of a file
@@ -53,7 +54,11 @@ def server() -> Iterator[Server]:
                 state.delay.wait(10)
                 return
             path, _, query = unquote(self.path).partition("?")
-            if path == f"/api/models/{REPO}/tree/main":
+            if path == "/api/models":
+                state.queries.append(query)
+                self.send_response(200)
+                self._send(state.listing or b"[]")
+            elif path == f"/api/models/{REPO}/tree/main":
                 self._list(int(match[1]) if (match := re.search(r"cursor=(\d+)", query)) else 0)
             elif path.startswith(f"/{REPO}/resolve/main/"):
                 self._file(path.removeprefix(f"/{REPO}/resolve/main/"))
@@ -173,6 +178,22 @@ def test_lists_of_several_pages(server: Server) -> None:
     server.files = {f"a{i}-Q8_0.gguf": b"" for i in range(7)}
     server.page = 3
     assert len(server.hub().files(MODEL)) == 7
+
+
+def test_the_gguf_repository_of_a_model(server: Server) -> None:
+    server.listing = b'[{"id": "a/Toy-GGUF", "downloads": 9}]'
+    assert server.hub().gguf_repo_of("someone/Toy") == "a/Toy-GGUF"
+    (query,) = server.queries
+    assert "filter=base_model:quantized:someone/Toy&filter=gguf" in unquote(query)
+    for listing, says in (
+        (b"[]", "knows no GGUF repository"),
+        (b'[{"id": "../x"}]', "knows no GGUF repository"),
+        (b'{"error": 1}', "none that this version can read"),
+        (b"<html>", "none that this version can read"),
+    ):
+        server.listing = listing
+        with pytest.raises(HubError, match=says):
+            server.hub().gguf_repo_of("someone/Toy")
 
 
 def test_the_parts_of_a_split_are_one_model(server: Server, tmp_path: Path) -> None:
