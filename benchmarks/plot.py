@@ -75,7 +75,7 @@ def _roofline(axes: Any, rows: Sequence[Mapping[str, Any]], bandwidth: float) ->
     for i, kind in enumerate(kinds):
         axes.plot([], [], _MARKERS[i % len(_MARKERS)], color=_INK, markersize=5.5, label=kind)
     axes.plot([], [], color=_INK, linewidth=1.2, label=f"limit: {bandwidth / 1e9:.0f} GB/s read")
-    axes.legend(frameon=False, loc="lower left", labelcolor=_INK)
+    axes.legend(frameon=False, loc="upper right", labelcolor=_INK)
     axes.set(xscale="log", yscale="log", xlabel="GB read a token", ylabel="tokens a second")
     _plain_ticks(axes.xaxis)
     _plain_ticks(axes.yaxis)
