@@ -22,6 +22,7 @@ from functools import partial
 
 import numpy as np
 
+from benchmarks.levels import alternate_levels
 from pintpot import _native
 from pintpot.gguf.types import GGMLType
 
@@ -140,7 +141,7 @@ def _attention_cases(levels: list[_native.Isa], args: argparse.Namespace, peak: 
                 flops = 4.0 * n_seq * rows * (depth + rows / 2) * N_HEAD * HEAD_DIM
                 tiles = max(1, rows * N_HEAD // N_HEAD_KV // 64)
                 read = cache.nbytes * tiles
-                for level, s in _alternate(step, levels, args).items():
+                for level, s in _medians(step, levels, args).items():
                     rates = f"{read / s / 1e9:9.1f} {flops / s / 1e9:9.1f} {flops / s / 1e9 / peak:9.2f}"
                     print(
                         f"{kind:5} {depth:7} {case.name:>10}  {level.name:6} {s * 1e3:8.2f} {rates}",
@@ -185,29 +186,16 @@ def _delta_cases(levels: list[_native.Isa], args: argparse.Namespace, peak: floa
 
         # the recurrence's own count: S^T k, S^T q and the update
         flops = 6.0 * n_seq * rows * DELTA_HEADS_V * DELTA_DIM**2
-        for level, s in _alternate(step, levels, args).items():
+        for level, s in _medians(step, levels, args).items():
             rates = f"{2 * state.nbytes / s / 1e9:9.1f} {flops / s / 1e9:9.1f} {flops / s / 1e9 / peak:9.2f}"
             print(f"{f'{n_seq} x {rows}':>10}  {level.name:6} {s * 1e3:8.3f}   {rates}", flush=True)
 
 
-def _alternate(
+def _medians(
     step: Callable[[], None], levels: list[_native.Isa], args: argparse.Namespace
 ) -> dict[_native.Isa, float]:
-    """Median seconds of a step by level."""
-    clock = time.thread_time if args.threads == 1 else time.perf_counter
-    seconds: dict[_native.Isa, list[float]] = {level: [] for level in levels}
-    before = _native.active_isa()
-    for turn in range(args.rounds + 1):  # the first warms up
-        for level in levels[turn % len(levels) :] + levels[: turn % len(levels)]:
-            _native.set_isa(level)
-            calls, start = 0, clock()
-            while calls == 0 or clock() - start < 0.01:
-                step()
-                calls += 1
-            if turn > 0:
-                seconds[level].append((clock() - start) / calls)
-    _native.set_isa(before)
-    return {level: statistics.median(s) for level, s in seconds.items()}
+    found = alternate_levels(step, levels, rounds=args.rounds, threads=args.threads)
+    return {level: statistics.median(seconds) for level, seconds in found.items()}
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python -m benchmarks.plot benchmarks/results/MACHINE/COMMIT.json -o docs/images/cpu_roofline.svg
 
-Takes matplotlib (`pip install pintpot[bench]`). Text is of a grey that reads on light and on dark pages, the
+Takes matplotlib (`pip install pintpot[test]`). Text is of a grey that reads on light and on dark pages, the
 background is left out.
 """
 

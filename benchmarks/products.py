@@ -18,6 +18,7 @@ import time
 
 import numpy as np
 
+from benchmarks.levels import alternate_levels
 from pintpot import _native
 from pintpot.gguf.types import TYPES, GGMLType
 from pintpot.quants.random_blocks import random_blocks
@@ -86,19 +87,13 @@ def _alternate(
     x = np.random.default_rng(1).standard_normal((tokens, COLS), dtype=np.float32)
     out = np.empty((tokens, ROWS), np.float32)
     engine = _native.Engine(args.threads)
-    clock = time.thread_time if args.threads == 1 else time.perf_counter
-    seconds: dict[_native.Isa, list[float]] = {level: [] for level in levels}
-    before = _native.active_isa()
-    for turn in range(args.rounds + 1):  # the first warms up
-        for level in levels[turn % len(levels) :] + levels[: turn % len(levels)]:
-            _native.set_isa(level)
-            start = clock()
-            for mat in range(n_mats):
-                _native.matmul(engine, w, mat, x, out)
-            if turn > 0:
-                seconds[level].append((clock() - start) / n_mats)
-    _native.set_isa(before)
-    return seconds
+
+    def step() -> None:
+        for mat in range(n_mats):
+            _native.matmul(engine, w, mat, x, out)
+
+    found = alternate_levels(step, levels, rounds=args.rounds, threads=args.threads)
+    return {level: [s / n_mats for s in seconds] for level, seconds in found.items()}
 
 
 def _report(kind: GGMLType, tokens: int, where: str, seconds: dict[_native.Isa, list[float]]) -> None:

@@ -383,7 +383,6 @@ def test_a_file_without_a_table_is_an_error(tmp_path):
 
 
 def test_the_plot_is_drawn_and_needs_decode_rows(tmp_path):
-    pytest.importorskip("matplotlib")
     path = tmp_path / "images" / "roofline.svg"
     plot(table_run(), path)
     text = path.read_text()
