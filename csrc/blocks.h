@@ -48,6 +48,7 @@ struct alignas(64) ActSuper {  // ActKind::q8_super
   int16_t sum16[16];  // of q, in groups of 16
   int16_t sum32[8];   // and of 32
   float d;
+  int32_t sum;  // of q
 };
 static_assert(sizeof(ActBlock) == 40 && sizeof(ActSuper) == 320);
 

@@ -1,6 +1,7 @@
 // The AVX-512 level (F, BW, DQ, VL, VNNI). Everything per-ISA has internal names: see matmul_kernels.h.
 #include "simd/lanes_avx512.h"
 
+#include "folded_codes.inl"
 #include "matmul_float.inl"
 #include "matmul_many.inl"
 #include "prepare_simd.inl"

@@ -32,7 +32,7 @@ PP_INLINE VFloat add_block(const HeaderOf<Fmt>& h, VInt sum, const ActOf<Fmt>& x
   } else if constexpr (kNeedsMinSum<Fmt>) {
     min_sum = broadcast4(&x.sum);
   }
-  return finish_block<Fmt>(h.d, min_scale<Fmt>(h), sum, min_sum, x.d, acc);
+  return finish_block<Fmt>(h.d, min_scale<Fmt>(h), without_offset<Fmt>(sum, min_sum), min_sum, x.d, acc);
 }
 
 // kLanes rows, side by side.

@@ -48,6 +48,7 @@ void prepare_super(const float* x, int64_t cols, std::byte* out) {
     a.d = quantize_group(x + b * 256, 256, a.q);
     for (int j = 0; j < 16; ++j) a.sum16[j] = static_cast<int16_t>(sum_group(a.q + j * 16, 16));
     for (int j = 0; j < 8; ++j) a.sum32[j] = static_cast<int16_t>(a.sum16[2 * j] + a.sum16[2 * j + 1]);
+    a.sum = sum_group(a.q, 256);
   }
 }
 

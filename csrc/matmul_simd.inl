@@ -30,6 +30,12 @@ using ActOf = typename PickAct<kIsSuper<Fmt>>::Type;
 template <class Fmt>
 using HeaderOf = decltype(Fmt::header(*static_cast<const Rows*>(nullptr), 0));
 
+// What a panel may hold instead of codes: Folded<Fmt>(header).at<Step>(codes) is code * scale + kOffset, unsigned bytes.
+template <class Fmt>
+struct Folded {
+  static constexpr bool kIs = false;
+};
+
 constexpr int log2_of(int power) { return power <= 1 ? 0 : 1 + log2_of(power / 2); }
 
 // Rows [first, first + kLanes) of the tile.
@@ -89,11 +95,17 @@ PP_INLINE VInt close_group(const Header& h, VInt sum, VInt group) {
   return add_group(sum, group);
 }
 
+// The sum of code * q without what the codes' offset added to it, kOffset times offset_sum.
+template <class Fmt>
+PP_INLINE VInt without_offset(VInt sum, VInt offset_sum) {
+  if constexpr (Fmt::kOffset == 0) return sum;
+  else return sub(sum, shift_left(offset_sum, log2_of(Fmt::kOffset)));
+}
+
 // acc + (one block of w) . x, given the block's sums of code * q (scaled) and, for 256-blocks, min * sum(q).
 template <class Fmt>
 PP_INLINE VFloat finish_block(VFloat d, VFloat m, VInt sum, VInt min_sum, float x_d, VFloat acc) {
   const VFloat xd = floats(x_d);
-  if constexpr (Fmt::kOffset != 0) sum = sub(sum, shift_left(min_sum, log2_of(Fmt::kOffset)));
   acc = fma(mul(d, xd), to_float(sum), acc);
   if constexpr (Fmt::kHasMin) {
     const VFloat md = mul(m, xd);

@@ -49,14 +49,17 @@ PP_INLINE __m256i sums_of_four(const int8_t* q) {
   return _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), v), _mm256_set1_epi16(1));
 }
 
+PP_INLINE int32_t sum_of_four(__m128i v) {
+  v = _mm_add_epi32(v, _mm_shuffle_epi32(v, 0b01001110));
+  return _mm_cvtsi128_si32(_mm_add_epi32(v, _mm_shuffle_epi32(v, 0b10110001)));
+}
+
 void prepare_block(const float* x, int64_t cols, std::byte* out) {
   auto* acts = reinterpret_cast<ActBlock*>(out);
   for (int64_t b = 0; b < cols / 32; ++b) {
     acts[b].d = round_to_half_precision(quantize_group<32>(x + b * 32, acts[b].q));
     const __m256i s = sums_of_four(acts[b].q);
-    __m128i h = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
-    h = _mm_add_epi32(h, _mm_shuffle_epi32(h, 0b01001110));
-    acts[b].sum = _mm_cvtsi128_si32(_mm_add_epi32(h, _mm_shuffle_epi32(h, 0b10110001)));
+    acts[b].sum = sum_of_four(_mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1)));
   }
 }
 
@@ -65,6 +68,7 @@ void prepare_super(const float* x, int64_t cols, std::byte* out) {
   for (int64_t b = 0; b < cols / 256; ++b) {
     ActSuper& a = acts[b];
     a.d = quantize_group<256>(x + b * 256, a.q);
+    __m128i total = _mm_setzero_si128();
     for (int i = 0; i < 2; ++i) {  // 128 values: four vectors, whose lower halves hold the even groups of 16
       const int8_t* q = a.q + i * 128;
       const __m256i s01 = _mm256_hadd_epi32(sums_of_four(q), sums_of_four(q + 32));
@@ -75,7 +79,9 @@ void prepare_super(const float* x, int64_t cols, std::byte* out) {
       _mm_store_si128(reinterpret_cast<__m128i*>(a.sum16 + i * 8), both);
       const __m128i sum32 = _mm_add_epi32(even, odd);
       _mm_storel_epi64(reinterpret_cast<__m128i*>(a.sum32 + i * 4), _mm_packs_epi32(sum32, sum32));
+      total = _mm_add_epi32(total, sum32);
     }
+    a.sum = sum_of_four(total);
   }
 }
 

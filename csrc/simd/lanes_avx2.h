@@ -16,6 +16,8 @@ constexpr int group_steps(int max_code, int steps) {
   return fit < steps ? fit : steps;
 }
 
+inline constexpr bool kSumsInInts = false;
+
 // Signed codes keep their sign here: from_signed is the identity and their offset 0.
 inline constexpr int kSignedOffset = 0;
 PP_INLINE VInt from_signed(VInt s) { return s; }

@@ -18,8 +18,9 @@ inline constexpr int kFloatTokens = 6;  // tokens at a time in float products: 4
 inline constexpr int kPanelVecs = 1;    // row vectors of a prefill panel: 16 rows
 inline constexpr int kPanelTokens = 8;  // tokens that share one pass over a panel
 
-// vpdpbusd sums in 32 bits: the longest group fits.
+// vpdpbusd sums in 32 bits: the longest group fits, and a group may begin with a number instead of zero.
 constexpr int group_steps(int, int steps) { return steps; }
+inline constexpr bool kSumsInInts = true;
 
 // vpdpbusd takes unsigned codes: signed ones are stored with an offset, which the activations' sums take out.
 inline constexpr int kSignedOffset = 128;
@@ -44,6 +45,10 @@ PP_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p
 PP_INLINE VInt bytes(int b) { return _mm512_set1_epi8(static_cast<char>(b)); }
 PP_INLINE VInt ints(int i) { return _mm512_set1_epi32(i); }
 PP_INLINE VFloat floats(float f) { return _mm512_set1_ps(f); }
+PP_INLINE VInt load_shorts(const int16_t* p) {
+  return _mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+PP_INLINE void store_ints(int32_t* p, VInt v) { _mm512_store_si512(p, v); }
 
 PP_INLINE VInt broadcast4(const void* p) {
   int32_t four;
@@ -58,6 +63,7 @@ PP_INLINE VInt shift_left(VInt v, int n) { return _mm512_slli_epi32(v, static_ca
 PP_INLINE VInt sub_bytes(VInt a, VInt b) { return _mm512_sub_epi8(a, b); }
 PP_INLINE VInt add(VInt a, VInt b) { return _mm512_add_epi32(a, b); }
 PP_INLINE VInt sub(VInt a, VInt b) { return _mm512_sub_epi32(a, b); }
+PP_INLINE VInt mul_ints(VInt v, int factor) { return _mm512_mullo_epi32(v, ints(factor)); }
 PP_INLINE VFloat to_float(VInt v) { return _mm512_cvtepi32_ps(v); }
 PP_INLINE VFloat as_float(VInt v) { return _mm512_castsi512_ps(v); }
 PP_INLINE VFloat mul(VFloat a, VFloat b) { return _mm512_mul_ps(a, b); }
@@ -70,6 +76,16 @@ PP_INLINE float sum_lanes(VFloat v) { return _mm512_reduce_add_ps(v); }
 PP_INLINE VInt lookup(const int8_t* table, VInt codes) {
   const __m128i t = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
   return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(t), codes);
+}
+
+// Byte `code` of the lane that each code, 0 to 3, lies in.
+PP_INLINE VInt in_lane(VInt codes) { return bit_or(codes, _mm512_set4_epi32(0x0C0C0C0C, 0x08080808, 0x04040404, 0)); }
+PP_INLINE VInt lookup_in_lane(VInt table, VInt codes) { return _mm512_shuffle_epi8(table, in_lane(codes)); }
+
+// The same for codes 0 to 7; those from 4 on are found in `high`.
+PP_INLINE VInt lookup_in_lane(VInt low, VInt high, VInt codes) {
+  const VInt at = in_lane(bit_and(codes, bytes(3)));
+  return _mm512_mask_shuffle_epi8(_mm512_shuffle_epi8(low, at), _mm512_test_epi8_mask(codes, bytes(4)), high, at);
 }
 
 // The halves in the low 16 bits of each lane.
