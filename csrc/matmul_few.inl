@@ -21,18 +21,20 @@ PP_INLINE void sum_side_by_side(const Rows& rows, int64_t at, const HeaderOf<Fmt
   });
 }
 
-// What a block adds to the sums, given those of code * q.
-template <class Fmt>
+// What a block adds to the sums, given those of code * q, with the codes' offset in them or without.
+template <class Fmt, bool HasOffset = true>
 PP_INLINE VFloat add_block(const HeaderOf<Fmt>& h, VInt sum, const ActOf<Fmt>& x, VFloat acc) {
+  constexpr bool kTakeOut = Fmt::kOffset != 0 && HasOffset;
   VInt min_sum = zero();
-  if constexpr (kNeedsMinSum<Fmt> && kIsSuper<Fmt>) {
+  if constexpr ((Fmt::kHasMin || kTakeOut) && kIsSuper<Fmt>) {
     unroll<128 / Fmt::kSub>([&](auto p) PP_INLINE_LAMBDA {
       min_sum = add_pairs(min_sum, h.template min_pair<p>(), act_sum_pair<Fmt>(x, p));
     });
-  } else if constexpr (kNeedsMinSum<Fmt>) {
+  } else if constexpr (Fmt::kHasMin || kTakeOut) {
     min_sum = broadcast4(&x.sum);
   }
-  return finish_block<Fmt>(h.d, min_scale<Fmt>(h), without_offset<Fmt>(sum, min_sum), min_sum, x.d, acc);
+  if constexpr (kTakeOut) sum = without_offset<Fmt>(sum, min_sum);
+  return finish_block<Fmt>(h.d, min_scale<Fmt>(h), sum, min_sum, x.d, acc);
 }
 
 // kLanes rows, side by side.
@@ -60,9 +62,14 @@ struct CodeSums {
 
 inline constexpr int kVectorValues = kHalves * 32;
 
-// Whether the values of a code vector follow one another. Otherwise activations are put in the order of the codes.
+// Whether the offset of codes is taken out of the sums of four products. Otherwise it is taken out of a block's.
 template <class Fmt>
-inline constexpr bool kInSequence = kHalves == 1 || RowCodes<Fmt>::template Places<0>::kHalfStep == 32;
+inline constexpr bool kPairOffsets = kHasPairOffsets && Fmt::kOffset != 0;
+
+// Whether activations are put in the order of the codes, or may be taken as they are.
+template <class Fmt>
+inline constexpr bool kIsArranged =
+    kPairOffsets<Fmt> || (kHalves > 1 && RowCodes<Fmt>::template Places<0>::kHalfStep != 32);
 
 template <class Fmt>
 PP_INLINE void arrange(const int8_t* q, int8_t* out) {
@@ -73,17 +80,24 @@ PP_INLINE void arrange(const int8_t* q, int8_t* out) {
   });
 }
 
-// The sums of code * scale * q over one block of one row, in any lanes; q[t] as Arranged gives them.
+// One block's activations, in the order of a format's code vectors, and what the offset of codes adds to each pair.
+template <int T>
+struct BlockActs {
+  const int8_t* q[T];
+  const VCodes* offsets[T];  // only where kPairOffsets
+};
+
+// The sums of code * scale * q over one block of one row, in any lanes.
 template <class Fmt, int T>
-PP_INLINE CodeSums<T> sum_codes(const std::byte* block, const int8_t* const (&q)[T]) {
+PP_INLINE CodeSums<T> sum_codes(const std::byte* block, const BlockActs<T>& x) {
   constexpr bool kSignedScales = Fmt::kOffset != 0;
   CodeSums<T> sums, even;
   for (int t = 0; t < T; ++t) sums.of[t] = no_codes();
   const VCodes scales = widen_scales<kSignedScales>(RowCodes<Fmt>::scales(block));
   RowCodes<Fmt>::each(block, [&](auto i, VCodes codes) PP_INLINE_LAMBDA {
-    constexpr int at = kInSequence<Fmt> ? RowCodes<Fmt>::template Places<i>::kFirst : i * kVectorValues;
+    constexpr int at = kIsArranged<Fmt> ? i * kVectorValues : RowCodes<Fmt>::template Places<i>::kFirst;
     const auto product = [&](auto t) PP_INLINE_LAMBDA {
-      return multiply<Fmt::kSigned>(codes, load_codes(q[t] + at));
+      return multiply<Fmt::kSigned>(codes, load_codes(x.q[t] + at));
     };
     if constexpr (i % 2 == 0) {
       unroll<T>([&](auto t) PP_INLINE_LAMBDA { even.of[t] = product(t); });
@@ -92,7 +106,11 @@ PP_INLINE CodeSums<T> sum_codes(const std::byte* block, const int8_t* const (&q)
       const PairScales<typename Codes::template Places<i - 1>, typename Codes::template Places<i>, Fmt::kSub,
                        kSignedScales>
           pair(scales);
-      unroll<T>([&](auto t) PP_INLINE_LAMBDA { sums.of[t] = pair.add_to(sums.of[t], even.of[t], product(t)); });
+      unroll<T>([&](auto t) PP_INLINE_LAMBDA {
+        if constexpr (kPairOffsets<Fmt>)
+          sums.of[t] = pair.add_to(sums.of[t], even.of[t], product(t), x.offsets[t][i / 2]);
+        else sums.of[t] = pair.add_to(sums.of[t], even.of[t], product(t));
+      });
     }
   });
   return sums;
@@ -114,49 +132,66 @@ PP_INLINE CodeSums<T> fold_next(F&& next) {
 inline constexpr int64_t kChunkBlocks = 64;  // blocks of a row that are summed at a time
 static_assert(kLanes == 8);
 
-// The activations of a chunk of blocks, in the order of a format's code vectors.
+// The activations of a chunk of blocks.
 template <class Fmt, int T>
-class Arranged {
- public:
-  PP_INLINE void set(const ActSuper* const (&x)[T], int64_t first, int64_t n) {
-    if (first == first_) return;
-    first_ = first;
-    for (int t = 0; t < T; ++t)
-      for (int64_t b = 0; b < n; ++b) arrange<Fmt>(x[t][first + b].q, q_[t][b]);
-  }
-  PP_INLINE const int8_t* block(int t, int64_t b) const { return q_[t][b]; }
-
- private:
-  alignas(64) int8_t q_[T][kChunkBlocks][256];
-  int64_t first_ = -1;
-};
-
-// The same where there is nothing to arrange.
-template <class Fmt, int T>
-  requires kInSequence<Fmt>
-class Arranged<Fmt, T> {
+class ChunkActs {
  public:
   PP_INLINE void set(const ActSuper* const (&x)[T], int64_t first, int64_t) {
     for (int t = 0; t < T; ++t) x_[t] = x[t] + first;
   }
-  PP_INLINE const int8_t* block(int t, int64_t b) const { return x_[t][b].q; }
+  PP_INLINE BlockActs<T> block(int64_t b) const {
+    BlockActs<T> acts;
+    for (int t = 0; t < T; ++t) acts.q[t] = x_[t][b].q;
+    return acts;
+  }
 
  private:
   const ActSuper* x_[T];
 };
 
+template <class Fmt, int T>
+  requires kIsArranged<Fmt>
+class ChunkActs<Fmt, T> {
+ public:
+  PP_INLINE void set(const ActSuper* const (&x)[T], int64_t first, int64_t n) {
+    if (first == first_) return;
+    first_ = first;
+    for (int t = 0; t < T; ++t)
+      for (int64_t b = 0; b < n; ++b) {
+        arrange<Fmt>(x[t][first + b].q, q_[t][b]);
+        if constexpr (kPairOffsets<Fmt>)
+          for (int p = 0; p < kPairs; ++p) {
+            const int8_t* q = q_[t][b] + 2 * p * kVectorValues;
+            offsets_[t][b][p] = pair_offsets(Fmt::kOffset, load_codes(q), load_codes(q + kVectorValues));
+          }
+      }
+  }
+  PP_INLINE BlockActs<T> block(int64_t b) const {
+    BlockActs<T> acts;
+    for (int t = 0; t < T; ++t) {
+      acts.q[t] = q_[t][b];
+      if constexpr (kPairOffsets<Fmt>) acts.offsets[t] = offsets_[t][b];
+    }
+    return acts;
+  }
+
+ private:
+  static constexpr int kPairs = 256 / (2 * kVectorValues);
+  alignas(64) int8_t q_[T][kChunkBlocks][256];
+  VCodes offsets_[kPairOffsets<Fmt> ? T : 1][kPairOffsets<Fmt> ? kChunkBlocks : 1][kPairs];
+  int64_t first_ = -1;
+};
+
 // Blocks [first, first + n) of kLanes rows, one row after the other: sums[t][row * n + block].
 template <class Fmt, int T>
-PP_INLINE void sum_rows(const Rows& rows, int64_t first, int64_t n, const Arranged<Fmt, T>& x, const FarAhead& ahead,
+PP_INLINE void sum_rows(const Rows& rows, int64_t first, int64_t n, const ChunkActs<Fmt, T>& x, const FarAhead& ahead,
                         int32_t (&sums)[T][kLanes * kChunkBlocks]) {
   constexpr auto kBytes = static_cast<int64_t>(sizeof(typename Fmt::Block));
   int64_t row = 0, b = 0;
   const auto next = [&]() PP_INLINE_LAMBDA {
-    const int8_t* q[T];
-    for (int t = 0; t < T; ++t) q[t] = x.block(t, b);
     const std::byte* at = rows.p[row] + (first + b) * kBytes;
     ahead.fetch(at, kBytes);
-    const CodeSums<T> block = sum_codes<Fmt, T>(at, q);
+    const CodeSums<T> block = sum_codes<Fmt, T>(at, x.block(b));
     if (++b == n) {
       b = 0;
       ++row;
@@ -173,7 +208,7 @@ PP_INLINE void sum_rows(const Rows& rows, int64_t first, int64_t n, const Arrang
 // still has a row in every lane.
 template <class Fmt, int T>
 PP_INLINE void dot_row_by_row(const TileArgs& a, int64_t first_row, const ActSuper* const (&x)[T],
-                              Arranged<Fmt, T>& arranged, VFloat (&acc)[T]) {
+                              ChunkActs<Fmt, T>& acts, VFloat (&acc)[T]) {
   constexpr auto kBytes = static_cast<int64_t>(sizeof(typename Fmt::Block));
   alignas(64) int32_t sums[T][kLanes * kChunkBlocks];
   const Rows rows = rows_at(a, first_row);
@@ -181,14 +216,14 @@ PP_INLINE void dot_row_by_row(const TileArgs& a, int64_t first_row, const ActSup
   const int64_t n_blocks = a.cols / Fmt::kValues;
   for (int64_t first = 0; first < n_blocks; first += kChunkBlocks) {
     const int64_t n = n_blocks - first < kChunkBlocks ? n_blocks - first : kChunkBlocks;
-    arranged.set(x, first, n);
-    sum_rows<Fmt, T>(rows, first, n, arranged, ahead, sums);
+    acts.set(x, first, n);
+    sum_rows<Fmt, T>(rows, first, n, acts, ahead, sums);
     Rows sums_of[T];
     for (int t = 0; t < T; ++t)
       for (int r = 0; r < kLanes; ++r) sums_of[t].p[r] = reinterpret_cast<const std::byte*>(sums[t] + r * n);
     for (int64_t b = 0; b < n; ++b) {
       const HeaderOf<Fmt> h = Fmt::header(rows, (first + b) * kBytes);
-      for (int t = 0; t < T; ++t) acc[t] = add_block<Fmt>(h, load4(sums_of[t], b * 4), x[t][first + b], acc[t]);
+      for (int t = 0; t < T; ++t) acc[t] = add_block<Fmt, !kPairOffsets<Fmt>>(h, load4(sums_of[t], b * 4), x[t][first + b], acc[t]);
     }
   }
 }
@@ -207,8 +242,8 @@ void dot_tile(const TileArgs& a) {
     }
   };
   if constexpr (T <= kRowByRowTokens<Fmt>) {
-    Arranged<Fmt, T> arranged;
-    each_rows([&](int64_t r, VFloat(&acc)[T]) PP_INLINE_LAMBDA { dot_row_by_row<Fmt, T>(a, r, x, arranged, acc); });
+    ChunkActs<Fmt, T> acts;
+    each_rows([&](int64_t r, VFloat(&acc)[T]) PP_INLINE_LAMBDA { dot_row_by_row<Fmt, T>(a, r, x, acts, acc); });
   } else {
     each_rows([&](int64_t r, VFloat(&acc)[T]) PP_INLINE_LAMBDA { dot_side_by_side<Fmt, T>(a, r, x, acc); });
   }

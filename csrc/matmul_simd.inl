@@ -120,9 +120,6 @@ PP_INLINE VFloat finish_block(VFloat d, VFloat m, VInt sum, VInt min_sum, float 
   return acc;
 }
 
-template <class Fmt>
-inline constexpr bool kNeedsMinSum = Fmt::kHasMin || Fmt::kOffset != 0;
-
 template <class Fmt, class Header>
 PP_INLINE VFloat min_scale(const Header& h) {
   if constexpr (!Fmt::kHasMin) return zero_float();

@@ -61,6 +61,9 @@ struct PairScales {
   }
 };
 
+// Offsets of codes are taken out of a block's sum, by the sums of its activations.
+inline constexpr bool kHasPairOffsets = false;
+
 // The sums over the lanes of eight vectors, in order, by a tree: of two vectors, of four, of all.
 PP_INLINE VCodes fold_2(VCodes a, VCodes b) {
   return _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));

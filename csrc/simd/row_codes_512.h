@@ -65,7 +65,18 @@ struct PairScales {
   PP_INLINE VCodes add_to(VCodes sum, VCodes a, VCodes b) const {
     return _mm512_dpwssd_epi32(sum, _mm512_packs_epi32(a, b), both);
   }
+  // The same with `offsets`, of the same 16-bit sums, taken out.
+  PP_INLINE VCodes add_to(VCodes sum, VCodes a, VCodes b, VCodes offsets) const {
+    return _mm512_dpwssd_epi32(sum, _mm512_sub_epi16(_mm512_packs_epi32(a, b), offsets), both);
+  }
 };
+
+// What codes that are all `offset` would give in place of a and b, for the activations x_a and x_b.
+PP_INLINE VCodes pair_offsets(int offset, VCodes x_a, VCodes x_b) {
+  const VCodes codes = code_bytes(offset);
+  return _mm512_packs_epi32(multiply<false>(codes, x_a), multiply<false>(codes, x_b));
+}
+inline constexpr bool kHasPairOffsets = true;
 
 PP_INLINE VCodes fold_2(VCodes a, VCodes b) {
   return _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
