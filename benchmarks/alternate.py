@@ -10,6 +10,7 @@ Samples: TypeAlias = dict[str, list[float]]  # by the name of the test
 Program: TypeAlias = Callable[[], Samples]
 
 OURS, THEIRS = "pintpot", "llama_cpp"
+MEMORY = "memory"  # read once a round beside the programs: bytes a second
 
 
 def alternate(programs: Mapping[str, Program], rounds: int) -> dict[str, Samples]:

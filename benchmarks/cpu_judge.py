@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, TypeAlias
 
-from benchmarks.alternate import OURS, THEIRS
+from benchmarks.alternate import MEMORY, OURS, THEIRS
 from benchmarks.cpu_cases import Goal
 
 Row: TypeAlias = dict[str, Any]
@@ -15,15 +15,15 @@ Row: TypeAlias = dict[str, Any]
 def judge(run: Mapping[str, Any]) -> None:
     """Adds to every row of a run what follows from its samples and from the run's bandwidth.
 
-    The bandwidth is the best of all that were measured with the run's number of threads: what is shared with
-    other programs can only have been less.
+    The bandwidth of a row is the median of the readings that took turns with its programs. Rows without have
+    the best of all that were measured with the run's number of threads.
     """
     measured = [rates["bytes_s"][str(run["threads"])] for rates in run["bandwidth"]]
-    bandwidth = max(measured) if measured else None
+    best = max(measured) if measured else None
     rows = {row["key"]: row for row in run["rows"]}
     for row in rows.values():
         if "failed" not in row:
-            _judge_row(row, rows, bandwidth)
+            _judge_row(row, rows, row.get(f"{MEMORY}_median", best))
 
 
 def _judge_row(row: Row, rows: Mapping[str, Row], bandwidth: float | None) -> None:

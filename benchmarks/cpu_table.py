@@ -4,7 +4,7 @@
 
 Random-weight files of real shapes are written one at a time, measured and deleted. Both programs get the same
 file and threads in runs that alternate; reported are medians and the ratios of each round. The read bandwidth
-of the machine is measured before, between and after. Results are stored after every file's part
+of the machine is measured before, between and after, and takes its turn in every round. Results are stored after every file's part
 (benchmarks/results/<machine>/<commit>.json), so that --resume goes on with what is missing. Nothing else may
 run: rows that other programs disturbed are marked, and --resume measures them again.
 
@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.alternate import OURS, THEIRS, Samples, alternate, compared
+from benchmarks.alternate import MEMORY, OURS, THEIRS, Samples, alternate, compared
 from benchmarks.cpu_cases import BATCH_DEPTH, BATCH_GEN, GROUPS, Choice, Job, jobs
 from benchmarks.cpu_judge import goal_fields, judge
 from benchmarks.others import OthersWatch
@@ -100,6 +100,9 @@ class Table:
         found = ", ".join(f"{n} threads {rate / 1e9:.1f} GB/s" for n, rate in rates.items())
         print(f"read bandwidth: {found}", flush=True)
 
+    def _read_memory(self) -> float:
+        return ram_read_bytes_s([self._args.threads], _BANDWIDTH_BYTES)[self._args.threads]
+
     def _measure_job(self, job: Job, path: Path) -> None:
         rounds = min(self._args.rounds, job.most_rounds)
         watch = OthersWatch()
@@ -130,6 +133,7 @@ class Table:
                 tests: dict[str, Any] = {"n_prompt": job.n_prompt, "n_gen": job.n_gen, "depths": job.depths}
                 return {
                     OURS: lambda: pintpot_bench(path, settings, **tests),
+                    MEMORY: lambda: dict.fromkeys(job.tests, [self._read_memory()]),
                     THEIRS: lambda: llama_bench(bench, path, settings, **tests),
                 }
             case "batch":
@@ -158,6 +162,8 @@ class Table:
             "goal": goal_fields(job.goals.get(test)),
             "samples": samples,
         }
+        if MEMORY in samples:
+            row[f"{MEMORY}_median"] = statistics.median(samples[MEMORY])
         if THEIRS in samples:
             row |= compared(samples, lower_is_better=job.kind == "load")
         else:

@@ -128,6 +128,14 @@ def test_goals_are_judged_by_ratio_and_by_the_best_bandwidth():
     assert make_run(make_row("moe/a/tg64", [1.0], [1.0]))["rows"][0]["holds"] is None
 
 
+def test_a_row_has_the_bandwidth_that_was_read_beside_it():
+    row = make_row("moe/a/tg64", [40.0], [20.0], Goal(bandwidth=0.7), token_bytes=8e8, memory_median=36e9)
+    judged = make_run(row)["rows"][0]
+    assert judged["pintpot_bandwidth"] == pytest.approx(32 / 36)
+    assert judged["llama_cpp_bandwidth"] == pytest.approx(16 / 36)
+    assert judged["holds"] is True
+
+
 def test_depth_costs_its_bytes_over_bandwidth():
     base = make_row("depth/a/tg32", [100.0], [100.0], token_bytes=1e8)
     deep = make_row(
