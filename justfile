@@ -19,17 +19,22 @@ check:
 test *args:
     {{python}} -m pytest {{args}}
 
-# Native tests under sanitizers: `just sanitize address`, `just sanitize thread`
-sanitize kinds *args:
+# Native tests under a sanitizer: `just sanitize address`, `just sanitize thread`; pytest's arguments may follow
+sanitize kind *args:
     #!/usr/bin/env bash
     set -euo pipefail
-    venv=build/sanitize-{{kinds}}
-    python3 -m venv "$venv"
-    "$venv/bin/python" -m pip install --quiet '--config-settings=cmake.define.PINTPOT_SANITIZE={{kinds}}' '.[test]'
-    case {{kinds}} in *thread*) runtime=libtsan.so ;; *) runtime=libasan.so ;; esac
-    # Python itself leaks by design; a worker pool sees no race unless its threads really run.
-    LD_PRELOAD=$(g++ -print-file-name=$runtime) ASAN_OPTIONS=detect_leaks=0 TSAN_OPTIONS=halt_on_error=1 \
-      "$venv/bin/python" -m pytest tests/native {{args}}
+    # A build of its own over the packages of {{python}}: nothing is downloaded, and the usual build stays as it is.
+    home=build/sanitize-{{kind}}
+    {{python}} -m venv --without-pip "$home/venv"
+    site=$("$home/venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    {{python}} -c 'import sys; print(*(p for p in sys.path if p.endswith("site-packages")), sep="\n")' > "$site/packages.pth"
+    {{python}} -m pip --python "$home/venv/bin/python" install --quiet --no-build-isolation --no-deps \
+      --config-settings=build-dir="$home/cmake" --config-settings=cmake.define.PINTPOT_SANITIZE={{kind}} .
+    case {{kind}} in thread) runtime=libtsan.so ;; *) runtime=libasan.so ;; esac
+    # Python itself leaks by design. Nothing but the pool under test starts threads.
+    LD_PRELOAD=$(g++ -print-file-name=$runtime) OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 \
+      ASAN_OPTIONS=detect_leaks=0 TSAN_OPTIONS=halt_on_error=1 \
+      "$home/venv/bin/python" -m pytest tests/native {{args}}
 
 # Speed beside llama.cpp on the same file (docs/performance.md)
 bench *args:
