@@ -4,9 +4,9 @@
 
 Random-weight files of real shapes are written one at a time, measured and deleted. Both programs get the same
 file and threads in runs that alternate; reported are medians and the ratios of each round. The read bandwidth
-of the machine is measured before, between and after, and takes its turn in every round. Results are stored after every file's part
-(benchmarks/results/<machine>/<commit>.json), so that --resume goes on with what is missing. Nothing else may
-run: rows that other programs disturbed are marked, and --resume measures them again.
+of the machine is measured before, between and after, and takes its turn in every round. Results are stored
+after every file's part (benchmarks/results/<machine>/<commit>.json), so that --resume goes on with what is
+missing. Nothing else may run: rows that other programs disturbed are marked, and --resume measures them again.
 
 Load to first token compares whole processes: `pintpot run FILE hi -n 1` with llama-bench computing one prompt
 token without warm-up, the least that a build of llama.cpp's benchmarks can do.
@@ -100,8 +100,10 @@ class Table:
         found = ", ".join(f"{n} threads {rate / 1e9:.1f} GB/s" for n, rate in rates.items())
         print(f"read bandwidth: {found}", flush=True)
 
-    def _read_memory(self) -> float:
-        return ram_read_bytes_s([self._args.threads], _BANDWIDTH_BYTES)[self._args.threads]
+    def _read_memory(self, tests: Sequence[str]) -> Samples:
+        """One reading, which counts for all of a round's tests."""
+        rate = ram_read_bytes_s([self._args.threads], _BANDWIDTH_BYTES)[self._args.threads]
+        return {test: [rate] for test in tests}
 
     def _measure_job(self, job: Job, path: Path) -> None:
         rounds = min(self._args.rounds, job.most_rounds)
@@ -133,7 +135,7 @@ class Table:
                 tests: dict[str, Any] = {"n_prompt": job.n_prompt, "n_gen": job.n_gen, "depths": job.depths}
                 return {
                     OURS: lambda: pintpot_bench(path, settings, **tests),
-                    MEMORY: lambda: dict.fromkeys(job.tests, [self._read_memory()]),
+                    MEMORY: lambda: self._read_memory(job.tests),
                     THEIRS: lambda: llama_bench(bench, path, settings, **tests),
                 }
             case "batch":

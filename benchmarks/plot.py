@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.alternate import OURS, THEIRS
+from benchmarks.alternate import MEMORY, OURS, THEIRS
 from benchmarks.table_text import in_order, last_table, work
 
 _INK, _OURS, _THEIRS = "#7d8590", "#2f81f7", "#e3873a"
@@ -90,20 +90,23 @@ def _plain_ticks(axis: Any) -> None:
 
 
 def _bars(axes: Any, rows: Sequence[Mapping[str, Any]], bandwidth: float) -> None:
-    """Bytes a second, row by row, with the limit."""
+    """Bytes a second, row by row, with what the memory gave in the same rounds, and at best."""
     for y, row in enumerate(rows):
         ours, theirs = (row[f"{program}_bytes_s"] / 1e9 for program in (OURS, THEIRS))
         axes.plot([ours, theirs], [y, y], color=_INK, linewidth=1, alpha=0.5, zorder=1)
         axes.plot([theirs], [y], "o", color=_THEIRS, markersize=6, zorder=2)
         axes.plot([ours], [y], "o", color=_OURS, markersize=6, zorder=2)
+        if f"{MEMORY}_median" in row:
+            axes.plot([row[f"{MEMORY}_median"] / 1e9], [y], "|", color=_INK, markersize=9, zorder=1)
     axes.axvline(bandwidth / 1e9, color=_INK, linewidth=1.2)
     axes.annotate(
-        f"{bandwidth / 1e9:.0f} GB/s", (bandwidth / 1e9, 1), xycoords=("data", "axes fraction"),
-        xytext=(-4, 2), textcoords="offset points", ha="right", va="bottom", color=_INK,
+        f"{bandwidth / 1e9:.0f} GB/s", (bandwidth / 1e9, 0), xycoords=("data", "axes fraction"),
+        xytext=(-4, 4), textcoords="offset points", ha="right", va="bottom", color=_INK,
     )  # fmt: skip
     axes.plot([], [], "o", color=_OURS, label="pintpot")
     axes.plot([], [], "o", color=_THEIRS, label="llama.cpp")
-    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, labelcolor=_INK)
+    axes.plot([], [], "|", color=_INK, markersize=9, label="plain reading meanwhile")
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, labelcolor=_INK)
     labels = [f"{work(row).removeprefix('decode').lstrip(', ')}, {row['type']}" for row in rows]
     axes.set_yticks(range(len(rows)), labels)
     axes.set(
