@@ -6,7 +6,7 @@ Random-weight files of real shapes are written one at a time, measured and delet
 file and threads in runs that alternate; reported are medians and the ratios of each round. The read bandwidth
 of the machine is measured before, between and after, and takes its turn in every round. Results are stored
 after every file's part (benchmarks/results/<machine>/<commit>.json), so that --resume goes on with what is
-missing. Nothing else may run: rows that other programs disturbed are marked, and --resume measures them again.
+missing. Nothing else may run: rows that others disturbed are marked, and --resume measures them again.
 
 Load to first token compares whole processes: `pintpot run FILE hi -n 1` with llama-bench computing one prompt
 token without warm-up, the least that a build of llama.cpp's benchmarks can do.
