@@ -8,6 +8,7 @@ import torch
 
 from pintpot.kernels.api import Rope
 from pintpot.kernels.triton.norms import (
+    HeadNorm,
     device_rope,
     head_norm_rope,
     head_norm_rope_reference,
@@ -49,12 +50,7 @@ def test_heads(norm: str | None, n_rot: int, interleaved: bool, device: str) -> 
     rope = device_rope(Rope(inv_freq, interleaved, 1.2), device) if n_rot else None
     x = randn(4, n_head * stride, device=device)
     positions = torch.tensor([0, 1, 77, 131_071], dtype=torch.int32, device=device)
-    options = {
-        "stride": stride,
-        "norm": norm is not None,
-        "weight": randn(dim, device=device, seed=2) if norm == "weight" else None,
-        "eps": 1e-6,
-        "rope": rope,
-    }
+    weight = randn(dim, device=device, seed=2) if norm == "weight" else None
+    options = {"stride": stride, "norm": HeadNorm(weight, 1e-6) if norm else None, "rope": rope}
     y = head_norm_rope(x, n_head, dim, positions, **options)
     torch.testing.assert_close(y, head_norm_rope_reference(x, n_head, dim, positions, **options))

@@ -8,6 +8,7 @@ device, so that a captured graph can hold them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -36,8 +37,9 @@ def block_size(n: int) -> int:
     return min(64, 1 << max(0, n - 1).bit_length())
 
 
+@lru_cache(maxsize=64)
 def one_matrix(n_tokens: int, device: torch.device) -> Groups:
-    """All tokens with slot 0."""
+    """All tokens with slot 0. Kept: a step asks for the same one at every product."""
     block = block_size(n_tokens)
     n_blocks = -(-n_tokens // block)
     pairs = torch.arange(n_blocks * block, dtype=torch.int32, device=device)

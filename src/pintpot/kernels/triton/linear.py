@@ -97,6 +97,8 @@ def grouped_linear(
     """
     layout = stack.layout
     out = torch.zeros(groups.n_pairs, layout.rows, dtype=torch.float32, device=x.device)
+    if groups.n_blocks == 0:
+        return out
     meta = tiles(layout, groups.block)
     grid = (triton.cdiv(layout.rows, meta["BN"]), groups.n_blocks)
     linear_kernel[grid](

@@ -123,6 +123,14 @@ def device_rope(rope: Rope, device: torch.device | str) -> DeviceRope:
     return DeviceRope(turns.to(device), rope.interleaved, rope.mscale)
 
 
+@dataclass(frozen=True, slots=True)
+class HeadNorm:
+    """RMSNorm of each head; `weight` float32 [head_dim]."""
+
+    weight: Tensor | None
+    eps: float
+
+
 def head_norm_rope(
     x: Tensor,
     n_head: int,
@@ -130,22 +138,21 @@ def head_norm_rope(
     positions: Tensor,
     *,
     stride: int | None = None,
-    norm: bool = False,
-    weight: Tensor | None = None,
-    eps: float = 0.0,
+    norm: HeadNorm | None = None,
     rope: DeviceRope | None = None,
 ) -> Tensor:
-    """Heads normed (`norm`, times `weight` [head_dim]) and turned: float32 [n_tokens, n_head, head_dim].
+    """Heads normed and turned, where asked for: float32 [n_tokens, n_head, head_dim].
 
     x float32 [n_tokens, n_head * stride], contiguous; a head is the first `head_dim` of its `stride` values
     (None: all). positions int32 [n_tokens].
     """
     out = torch.empty(len(x), n_head, head_dim, dtype=torch.float32, device=x.device)
     head_norm_rope_kernel[(len(x), n_head)](
-        x, weight, positions, None if rope is None else rope.turns, out, stride or head_dim, eps,
+        x, None if norm is None else norm.weight, positions, None if rope is None else rope.turns, out,
+        stride or head_dim, 0.0 if norm is None else norm.eps,
         1.0 if rope is None else rope.mscale,
         DIM=head_dim, BD=triton.next_power_of_2(head_dim), ROT=0 if rope is None else rope.n_rot,
-        INTERLEAVED=rope is not None and rope.interleaved, NORM=norm, num_warps=1,
+        INTERLEAVED=rope is not None and rope.interleaved, NORM=norm is not None, num_warps=1,
     )  # fmt: skip
     return out
 
@@ -157,15 +164,13 @@ def head_norm_rope_reference(
     positions: Tensor,
     *,
     stride: int | None = None,
-    norm: bool = False,
-    weight: Tensor | None = None,
-    eps: float = 0.0,
+    norm: HeadNorm | None = None,
     rope: DeviceRope | None = None,
 ) -> Tensor:
     """`head_norm_rope` in plain torch."""
     heads = x.view(len(x), n_head, stride or head_dim)[..., :head_dim]
-    if norm:
-        heads = rms_norm_reference(heads, weight, eps)
+    if norm is not None:
+        heads = rms_norm_reference(heads, norm.weight, norm.eps)
     if rope is None:
         return heads.contiguous()
     n = rope.n_rot

@@ -55,15 +55,17 @@ def stack_of(view: TensorView, device: torch.device | str) -> Stack:
     """The matrices of a tensor, repacked on `device`."""
     layout = layout_of(view.ggml_type, view.rows, view.cols)
     stack = empty_stack(layout, view.n_mats, device)
-    for i in range(view.n_mats):
-        start = i * view.mat_stride
-        repack(_bytes(view.data[start : start + view.rows * view.row_bytes], device), stack, i)
+    for mat in range(view.n_mats):
+        repack(view_bytes(view, mat, device), stack, mat)
     return stack
 
 
-def _bytes(data: npt.NDArray[np.uint8], device: torch.device | str) -> Tensor:
-    # The copy takes read-only pages of the mapped file into memory torch may own.
-    return torch.from_numpy(np.array(data, np.uint8, copy=True)).to(device)
+def view_bytes(view: TensorView, mat: int, device: torch.device | str) -> Tensor:
+    """The blocks of matrix `mat`, uint8, copied to `device`."""
+    start = mat * view.mat_stride
+    blocks: npt.NDArray[np.uint8] = view.data[start : start + view.rows * view.row_bytes]
+    # Pages of the mapped file are read-only, which torch does not know: a copy on the host may be written.
+    return torch.from_numpy(blocks.copy()).to(device)
 
 
 def repack(blocks: Tensor, stack: Stack, mat: int) -> None:
