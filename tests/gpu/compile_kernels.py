@@ -71,7 +71,7 @@ def compile_launch(target: GPUTarget, kernel: JITFunction, *args: Any, **kwargs:
     source = ASTSource(kernel, signature, constants, attributes)
     compiled = triton.compile(source, target=target, options=options)
     shared = compiled.metadata.shared
-    print(f"{kernel.__name__}: {shared} bytes of shared memory, {options}")
+    sys.stdout.write(f"{kernel.__name__}: {shared} bytes of shared memory, {options}\n")
     if shared > SHARED_BYTES[target.backend]:
         raise SystemExit(f"{kernel.__name__} needs {shared} bytes of shared memory")
 

@@ -1,10 +1,11 @@
 """Softmax attention over the cache: one kernel for prefill and for decoding split over the context.
 
-A program takes a block of tokens of one sequence with all query heads of one key head (GQA: keys are read
-once for the group), and goes over its part of the context with an online softmax (FlashAttention, Dao et al.
-2022, arXiv:2205.14135). With one part it finishes; with several (flash-decoding) it leaves its maximum, sum
-and weighted values, which `merge_kernel` joins. Sliding windows bound the context on both sides; sinks are a
-logit per head that takes probability and has no value (gpt-oss).
+A program takes a block of tokens of one sequence with the query heads of one key head (GQA: decoding reads
+keys once for the group; blocks of many tokens divide wide groups), and goes over its part of the context
+with an online softmax (FlashAttention, Dao et al. 2022, arXiv:2205.14135). With one part it finishes; with
+several (flash-decoding) it leaves its maximum, sum and weighted values, which `merge_kernel` joins. Sliding
+windows bound the context on both sides; sinks are a logit per head that takes probability and has no value
+(gpt-oss).
 
 Floor in bytes: the keys and values each sequence sees, in the cache's type, once for each block of
 `batch.block_tokens` queries; q and the result. Splitting adds 4 (head_dim_v + 2) bytes a head, token and
@@ -28,6 +29,9 @@ from pintpot.kernels.triton.linear import DOT_TYPES
 SPLIT_TOKENS = 256  # of context a part, at least
 MOST_SPLITS = 64
 ENOUGH_PROGRAMS = 256  # beyond which the context is not split further
+
+# Rows of queries, keys a step and stages by the wider head dimension: what 64 KiB of shared memory hold.
+_TILES = {64: (64, 64, 2), 128: (64, 32, 2), 256: (32, 32, 1), 512: (16, 16, 1)}
 
 
 @triton.jit
@@ -77,12 +81,14 @@ def attend_kernel(
     first_token = tl.load(p_block + 1)
     n_tokens = tl.load(p_block + 2)
     first_position = tl.load(p_block + 3)
-    head_kv = tl.program_id(1)
+    SHARES: tl.constexpr = (GROUP + BG - 1) // BG  # programs that a group of heads is divided among
+    head_kv = tl.program_id(1) // SHARES
     split = tl.program_id(2)
 
     r = tl.arange(0, BT * BG)
-    head = head_kv * GROUP + r % BG
-    m_row = (r // BG < n_tokens) & (r % BG < GROUP)
+    head_in_group = tl.program_id(1) % SHARES * BG + r % BG
+    head = head_kv * GROUP + head_in_group
+    m_row = (r // BG < n_tokens) & (head_in_group < GROUP)
     n_head = n_head_kv * GROUP
     o_row = (first_token + r // BG).to(tl.int64) * n_head + head
     position = first_position + r // BG
@@ -210,14 +216,18 @@ def attend(
     if cache.v.scale is not None:
         bdv = max(bdv, int(Q8_BLOCK))
     bt = batch.block_tokens
-    bg = max(triton.next_power_of_2(group), 16 // bt)  # tl.dot takes 16 rows and more
+    if max(bdk, bdv) > max(_TILES):
+        raise ValueError(f"heads of {max(shape.head_dim_k, shape.head_dim_v)} values: at most {max(_TILES)}")
+    rows, bk, stages = _TILES[max(64, bdk, bdv)]
+    bg = max(min(triton.next_power_of_2(group), rows // bt), 16 // bt)  # tl.dot takes 16 rows and more
     window = shape.window if shape.window is not None else 1 << 30
-    attend_kernel[(len(batch.query_blocks), shape.n_head_kv, splits)](
+    shares = triton.cdiv(group, bg)
+    attend_kernel[(len(batch.query_blocks), shape.n_head_kv * shares, splits)](
         q, cache.k.data, cache.k.scale, cache.v.data, cache.v.scale, sinks, gate, batch.query_blocks,
         out, top, total, acc,
         shape.scale, shape.softcap, cache.layout.capacity, window, shape.n_head_kv, gate_stride,
         GROUP=group, DK=shape.head_dim_k, DV=shape.head_dim_v, BDK=bdk, BDV=bdv, BT=bt, BG=bg,
-        BK=32 if max(bdk, bdv) > 128 else 64, SPLITS=splits, DOT=DOT_TYPES[dot_dtype], num_stages=2,
+        BK=bk, SPLITS=splits, DOT=DOT_TYPES[dot_dtype], num_stages=stages,
     )  # fmt: skip
     if splits > 1:
         merge_kernel[(n, shape.n_head)](
