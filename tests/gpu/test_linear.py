@@ -7,7 +7,7 @@ import torch
 from conftest import ON_GPU
 from weights import ALL_TYPES, smallest_cols, weights
 
-from pintpot.gguf.types import GGMLType
+from pintpot.gguf.types import TYPES, GGMLType
 from pintpot.kernels.triton.groups import Groups, by_slot, each_pair, one_matrix
 from pintpot.kernels.triton.linear import grouped_linear, grouped_linear_reference
 
@@ -68,6 +68,18 @@ def test_few_vectors_share_the_weights(n: int, device: str) -> None:
     groups = one_matrix(n, x.device)
     assert groups.n_blocks == 1
     assert worst(grouped_linear(x, stack, groups), w[0], x) < F32_TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ALL_TYPES, ids=lambda k: k.name)
+@pytest.mark.parametrize("n", [1, 2, 5, 8, 16, 33])
+@pytest.mark.parametrize(("rows", "blocks"), [(1, 1), (37, 5), (130, 8)])
+def test_shapes(kind: GGMLType, n: int, rows: int, blocks: int, device: str) -> None:
+    cols = blocks * TYPES[kind].block_values
+    stack, w = weights(kind, 1, rows, cols, device)
+    x = inputs(n, cols, device)
+    y = grouped_linear(x, stack, one_matrix(n, x.device), dot_dtype=torch.float32)
+    assert worst(y, w[0], x) < F32_TOLERANCE
 
 
 IDS = torch.tensor([[2, 0, -1], [0, 3, 2], [-1, -1, -1], [2, 2, 0], [0, 2, 3]], dtype=torch.int32)

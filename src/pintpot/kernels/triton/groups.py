@@ -20,12 +20,13 @@ MANY = 16  # the least that tl.dot takes
 @dataclass(frozen=True, slots=True)
 class Groups:
     """Blocks of `block` pairs. `slots` int32 [n_blocks], -1 for a block to be skipped; `pairs` int32
-    [n_blocks * block], -1 for none. Pairs of a negative slot are in no block."""
+    [n_blocks * block], -1 for none. Pairs of a negative slot are in no block; `complete`: there are none."""
 
     slots: Tensor
     pairs: Tensor
     block: int
     n_pairs: int
+    complete: bool = False
 
     @property
     def n_blocks(self) -> int:
@@ -44,7 +45,8 @@ def one_matrix(n_tokens: int, device: torch.device) -> Groups:
     n_blocks = -(-n_tokens // block)
     pairs = torch.arange(n_blocks * block, dtype=torch.int32, device=device)
     pairs = torch.where(pairs < n_tokens, pairs, -1)
-    return Groups(torch.zeros(n_blocks, dtype=torch.int32, device=device), pairs, block, n_tokens)
+    slots = torch.zeros(n_blocks, dtype=torch.int32, device=device)
+    return Groups(slots, pairs, block, n_tokens, complete=True)
 
 
 def each_pair(ids: Tensor) -> Groups:

@@ -96,7 +96,8 @@ def grouped_linear(
     of 16 and more multiply in `dot_dtype` and add in float32.
     """
     layout = stack.layout
-    out = torch.zeros(groups.n_pairs, layout.rows, dtype=torch.float32, device=x.device)
+    allocate = torch.empty if groups.complete else torch.zeros
+    out = allocate(groups.n_pairs, layout.rows, dtype=torch.float32, device=x.device)
     if groups.n_blocks == 0:
         return out
     meta = tiles(layout, groups.block)
