@@ -23,6 +23,7 @@ from pintpot.spec.size import is_expert
 # tokenizer keeps of one token with one merge (a SentencePiece vocabulary keeps 250 bytes).
 _PROCESS_BYTES: Final = 60 << 20
 _TOKEN_BYTES: Final = 620
+STREAMED_AT_ONCE: Final = 2  # experts on their way to the GPU: one is copied while the other is computed
 _LAYER: Final = re.compile(r"blk\.(\d+)\.")
 
 
@@ -248,6 +249,11 @@ def step_bytes(spec: ModelSpec, n_batch: int) -> int:
     widest = max(_layer_values(spec.n_embd, layer) for layer in spec.layers)
     residual = 4 * spec.n_embd + spec.n_embd_per_layer * spec.n_layer
     return 4 * (n_batch * (widest + residual) + spec.n_vocab)
+
+
+def stream_bytes(model: ModelBytes) -> int:
+    """VRAM through which a long prompt's experts pass that have no slot."""
+    return STREAMED_AT_ONCE * max((layer.expert for layer in model.layers), default=0)
 
 
 def process_bytes(spec: ModelSpec) -> int:

@@ -28,6 +28,7 @@ from pintpot.planner.memory import (
     cache_read_bytes,
     process_bytes,
     step_bytes,
+    stream_bytes,
 )
 from pintpot.planner.profile import EngineProfile
 from pintpot.planner.speed import (
@@ -147,7 +148,7 @@ def _least(problem: Problem, placed: Sequence[Solution]) -> float:
 
 def _forced(problem: Problem) -> bool:
     """Whether flags say what lies on the GPU, faster or not."""
-    asked = problem.limits.n_gpu_layers is not None
+    asked = problem.limits.n_gpu_layers is not None or problem.limits.use_gpu
     return asked or any(layer.experts_on_gpu for layer in problem.model.layers)
 
 
@@ -158,6 +159,7 @@ def _base_settings(problem: Problem) -> CacheSettings:
         type_k=limits.type_k or KVType.F16,
         type_v=limits.type_v or KVType.F16,
         n_batch=limits.n_batch or _BATCHES[0],
+        n_slots=limits.n_slots,
     )
 
 
@@ -207,7 +209,7 @@ def _fixed_bytes(problem: Problem, settings: CacheSettings) -> list[int]:
     """VRAM without routed experts, for every number of layers on the GPU."""
     model = problem.model
     cache = cache_bytes(problem.spec, settings, problem.profile.cache_steps)
-    once = GPU_CONTEXT_BYTES + step_bytes(problem.spec, settings.n_batch)
+    once = _context_bytes(problem) + _gpu_buffers(problem, settings)
     once += 0 if model.head_in_ram else model.head
     layers = (
         layer.dense - layer.dense_in_ram + kv + state
@@ -216,6 +218,17 @@ def _fixed_bytes(problem: Problem, settings: CacheSettings) -> list[int]:
         )
     )
     return [0, *list(accumulate(layers, initial=once))[1:]]
+
+
+def _context_bytes(problem: Problem) -> int:
+    """What the driver takes for itself."""
+    return 0 if problem.hardware.gpus[0].emulated else GPU_CONTEXT_BYTES
+
+
+def _gpu_buffers(problem: Problem, settings: CacheSettings) -> int:
+    """Buffers of a step, and those that experts without a slot pass through where the engine streams them."""
+    streamed = stream_bytes(problem.model) if problem.profile.per_expert else 0
+    return step_bytes(problem.spec, settings.n_batch) + streamed
 
 
 def _on_cpu(problem: Problem, settings: CacheSettings, steps: tuple[str, ...]) -> Solution:
@@ -377,8 +390,8 @@ def _usage(problem: Problem, settings: CacheSettings, placement: Placement) -> t
         + (model.head if placement.output_on_gpu else 0),
         experts=resident,
         cache=_cache_of(cache, on_gpu, where=True),
-        buffers=buffers if any_gpu else 0,
-        overhead=GPU_CONTEXT_BYTES if any_gpu else 0,
+        buffers=_gpu_buffers(problem, settings) if any_gpu else 0,
+        overhead=_context_bytes(problem) if any_gpu else 0,
     )
     ram = Usage(
         dense=sum(
