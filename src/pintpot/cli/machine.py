@@ -54,6 +54,7 @@ def read_limits(
     n_cpu_moe: int | None,
     depth: int | None,
     override_tensor: Sequence[str] = (),
+    n_gpu_experts: int | None = None,
 ) -> Limits:
     """What the flags allow. Raises UsageError that names the flag."""
     from pintpot.planner.limits import Limits, parse_tensor_rules
@@ -66,5 +67,6 @@ def read_limits(
         n_gpu_layers=n_gpu_layers,
         n_cpu_moe=n_cpu_moe,
         override_tensors=parse_tensor_rules(override_tensor),
+        n_gpu_experts=n_gpu_experts,
         depth_tokens=depth,
     )

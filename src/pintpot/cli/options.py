@@ -171,6 +171,55 @@ BatchSize: TypeAlias = Annotated[
         "-b", "--batch-size", min=1, help="Prompt tokens computed together.", rich_help_panel=_MACHINE
     ),
 ]
+AnyBatchSize: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "-b",
+        "--batch-size",
+        min=1,
+        help="Prompt tokens computed together (default: 512, or what is planned).",
+        show_default=False,
+        rich_help_panel=_MACHINE,
+    ),
+]
+AnyCacheTypeK: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "-ctk",
+        "--cache-type-k",
+        help="Type of cached keys: f32, f16, q8_0 (default: f16, or what is planned).",
+        show_default=False,
+        rich_help_panel=_MACHINE,
+    ),
+]
+AnyCacheTypeV: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "-ctv",
+        "--cache-type-v",
+        help="Type of cached values: f32, f16, q8_0 (default: f16, or what is planned).",
+        show_default=False,
+        rich_help_panel=_MACHINE,
+    ),
+]
+Accelerator: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--accelerator",
+        metavar="none|cpu|cuda|auto",
+        help="What computes beside the CPU; cpu: emulated, in --vram bytes of RAM.",
+        rich_help_panel=_MACHINE,
+    ),
+]
+Vram: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--vram",
+        help="Most memory to use of the accelerator, such as 8GiB.",
+        show_default=False,
+        rich_help_panel=_MACHINE,
+    ),
+]
 CacheTypeK: TypeAlias = Annotated[
     str,
     typer.Option(
@@ -239,6 +288,27 @@ LimitCpuMoe: TypeAlias = Annotated[
         "--n-cpu-moe",
         min=0,
         help="Experts of the first N layers stay in RAM.",
+        show_default=False,
+        rich_help_panel=LIMITS,
+    ),
+]
+LimitOverrideTensor: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-ot",
+        "--override-tensor",
+        metavar="PATTERN=CPU|GPU",
+        help="Where tensors lie whose name the regular expression finds (repeatable).",
+        show_default=False,
+        rich_help_panel=LIMITS,
+    ),
+]
+LimitGpuExperts: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--gpu-experts",
+        min=0,
+        help="Experts in VRAM, of every layer.",
         show_default=False,
         rich_help_panel=LIMITS,
     ),

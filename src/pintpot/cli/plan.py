@@ -43,17 +43,8 @@ def plan(
     cache_type_v: options.LimitCacheTypeV = None,
     n_gpu_layers: options.LimitGpuLayers = None,
     n_cpu_moe: options.LimitCpuMoe = None,
-    override_tensor: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-ot",
-            "--override-tensor",
-            metavar="PATTERN=CPU|GPU",
-            help="Where tensors lie whose name the regular expression finds (repeatable).",
-            show_default=False,
-            rich_help_panel=options.LIMITS,
-        ),
-    ] = None,
+    override_tensor: options.LimitOverrideTensor = None,
+    gpu_experts: options.LimitGpuExperts = None,
     depth: options.LimitDepth = None,
     gpu: options.MachineGpu = None,
     vram: options.MachineVram = None,
@@ -72,7 +63,7 @@ def plan(
         raise UsageError("--as prints settings and --json a plan: choose one")
 
     limits = read_limits(
-        ctx, cache_type_k, cache_type_v, n_gpu_layers, n_cpu_moe, depth, override_tensor or ()
+        ctx, cache_type_k, cache_type_v, n_gpu_layers, n_cpu_moe, depth, override_tensor or (), gpu_experts
     )
     hardware = read_hardware(gpu, vram, ram, ram_bandwidth, cores)
     found = _plan(model, hardware, limits, Engine.LLAMA_CPP if export_as else engine)

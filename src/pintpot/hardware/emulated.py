@@ -16,7 +16,7 @@ _SPEEDS_OF: Final = "RTX 5060 Ti 16GB"
 
 
 def with_emulated_gpu(hardware: Hardware, vram_bytes: int) -> Hardware:
-    """The machine with one emulated GPU of `vram_bytes`, all of it free, planned with a common card's speeds."""
+    """The machine with one emulated GPU of `vram_bytes`, all free, planned with a common card's speeds."""
     card = find_gpu(_SPEEDS_OF)
     gpu: GPU = replace(
         card,

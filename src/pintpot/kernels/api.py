@@ -216,12 +216,12 @@ class Ops(ABC):
 
     @abstractmethod
     def kv_cache(self, layout: KVLayout, layer: int) -> Prepared:
-        """Memory for the keys and values of layer `layer`; has `.nbytes` and `.copy_slot(src, dst, n_tokens)`."""
+        """Memory for the keys and values of a layer; has `.nbytes` and `.copy_slot(src, dst, n_tokens)`."""
 
     @abstractmethod
     def delta_state(self, layout: DeltaStateLayout, layer: int) -> Prepared:
-        """Zeroed state of layer `layer`; has `.nbytes`, `.reset(slot)`, `.copy_slot(src, dst)`, `.save(slot) -> bytes-like`
-        and `.restore(slot, saved)`."""
+        """Zeroed state of a layer; has `.nbytes`, `.reset(slot)`, `.copy_slot(src, dst)`,
+        `.save(slot) -> bytes-like` and `.restore(slot, saved)`."""
 
     # --- recording -------------------------------------------------------------------------------
     @abstractmethod

@@ -17,7 +17,7 @@ Q8_BLOCK = 32  # values that share a scale in Q8_0
 
 
 class _Stored:
-    """Heads of every slot and place, [n_slots, places, n_head_kv, head_dim], as the cache's type keeps them."""
+    """Heads of every slot and place, [n_slots, places, n_head_kv, head_dim], in the cache's type."""
 
     def __init__(self, layout: KVLayout, head_dim: int, kind: KVType, dtype: torch.dtype) -> None:
         self.dtype = dtype
@@ -28,9 +28,7 @@ class _Stored:
             self.values = torch.zeros(shape, dtype=torch.int8)
             self.scales = torch.full((*shape[:-1], head_dim // Q8_BLOCK), math.nan, dtype=torch.float16)
         else:
-            self.values = torch.full(
-                shape, math.nan, dtype=dtype if kind is KVType.F32 else torch.float16
-            )
+            self.values = torch.full(shape, math.nan, dtype=dtype if kind is KVType.F32 else torch.float16)
 
     @property
     def nbytes(self) -> int:

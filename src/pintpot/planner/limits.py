@@ -79,6 +79,18 @@ class Limits:
         """The same limits for another context."""
         return replace(self, ctx_tokens=ctx_tokens)
 
+    @property
+    def gpu_flags(self) -> tuple[str, ...]:
+        """The flags that say something of a GPU, as far as they are given."""
+        given = {
+            "--vram": self.vram_bytes,
+            "-ngl": self.n_gpu_layers,
+            "-ncmoe": self.n_cpu_moe,
+            "-ot": self.override_tensors or None,
+            "--gpu-experts": self.n_gpu_experts,
+        }
+        return tuple(flag for flag, value in given.items() if value is not None)
+
     def usable_vram(self, hardware: Hardware) -> int:
         """Bytes that may be used of the first GPU; 0 without one."""
         if not hardware.gpus:

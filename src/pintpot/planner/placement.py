@@ -122,7 +122,7 @@ def solve(problem: Problem) -> Solution:
         for settings, steps in _caches(problem):
             placed += _with_gpu(problem, settings, steps, ways, _least(problem, placed))
         within = [s for s in placed if s.ram.total <= problem.ram_bytes]
-        best = min(within or placed or [best], key=lambda s: s.token.total)
+        best = min(within or placed or [best], key=lambda s: _rank(problem, s))
     if best.ram.total > problem.ram_bytes:
         gib = 1 << 30
         raise DoesNotFitError(
@@ -144,6 +144,12 @@ def solve_or_none(problem: Problem) -> Solution | None:
 def _least(problem: Problem, placed: Sequence[Solution]) -> float:
     """Seconds a token of the fastest that RAM holds."""
     return min((s.token.total for s in placed if s.ram.total <= problem.ram_bytes), default=inf)
+
+
+def _rank(problem: Problem, solution: Solution) -> tuple[int, float]:
+    """The best first: the fastest, or where the GPU is to be used the one with most layers there."""
+    layers = solution.placement.n_gpu_layers if problem.limits.use_gpu else 0
+    return -layers, solution.token.total
 
 
 def _forced(problem: Problem) -> bool:
@@ -254,7 +260,7 @@ def _with_gpu(
         problem = _without_pins(problem)
         ways = _ways(problem)
         steps = (*steps, "not all experts that -ot wants on the GPU are there")
-    room = pinned or room
+    room = _with_slots_asked_for(problem, pinned or room, fixed[wanted])
     if _forced(problem):
         room = dict(list(room.items())[:1])
     bounds = _least_seconds(problem, smaller, ways[0].options)
@@ -318,10 +324,14 @@ def _options(problem: Problem, *, whole_layers: bool) -> list[Group[int]]:
     for i, layer in enumerate(problem.model.layers):
         allowed = i >= kept_on_cpu if layer.experts_on_gpu is None else layer.experts_on_gpu
         most = layer.n_expert if allowed else 0
+        if problem.limits.n_gpu_experts is not None and layer.experts_on_gpu is None:
+            most = _slots_asked_for(problem, i)
+            counts: Sequence[int] = [most]
+        elif layer.experts_on_gpu:
+            counts = [most]
+        else:
+            counts = sorted({0, most}) if whole_layers else range(most + 1)
         if (layer, most) not in alike:
-            counts = (
-                [most] if layer.experts_on_gpu else sorted({0, most}) if whole_layers else range(most + 1)
-            )
             alike[layer, most] = Group(
                 Option(n, n * layer.expert, expert_seconds(layer, n, rate, problem.profile)[0])
                 for n in counts
@@ -345,6 +355,34 @@ def _with_room_for_pins(problem: Problem, room: dict[int, int]) -> dict[int, int
         return room
     nbytes = sum(layers[i].experts for i in pinned)
     return {n: left for n, left in room.items() if n >= len(layers) - pinned[0] and left >= nbytes}
+
+
+def _with_slots_asked_for(problem: Problem, room: dict[int, int], taken: int) -> dict[int, int]:
+    """Numbers of layers on the GPU that leave room for as many experts of each as --gpu-experts says.
+
+    Raises DoesNotFitError, with the number there is room for, where not even one layer does.
+    """
+    asked = problem.limits.n_gpu_experts
+    if asked is None:
+        return room
+    slots = [_slots_asked_for(problem, i) * layer.expert for i, layer in enumerate(problem.model.layers)]
+    kept = {n: left for n, left in room.items() if sum(slots[len(slots) - n :]) <= left}
+    if kept or not room:
+        return kept
+    mib = 1 << 20
+    raise DoesNotFitError(
+        f"--gpu-experts {asked}: {asked} experts of each layer take {sum(slots) / mib:,.1f} MiB and all else "
+        f"{taken / mib:,.1f} MiB of the {problem.vram_bytes / mib:,.1f} MiB that may be used: give fewer, or "
+        "leave the number to the plan"
+    )
+
+
+def _slots_asked_for(problem: Problem, layer: int) -> int:
+    """Experts of a layer that --gpu-experts puts into VRAM."""
+    asked, bytes_ = problem.limits.n_gpu_experts or 0, problem.model.layers[layer]
+    if layer < (problem.limits.n_cpu_moe or 0) or bytes_.experts_on_gpu is not None:
+        return 0
+    return min(asked, bytes_.n_expert)
 
 
 def _without_pins(problem: Problem) -> Problem:

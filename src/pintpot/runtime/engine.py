@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -21,8 +21,10 @@ import numpy.typing as npt
 
 from pintpot.errors import ContextLengthError, ModelFileError, UsageError
 from pintpot.kernels.api import Segment
+from pintpot.kernels.expert_slots import ExpertCounts
 from pintpot.models.base import Model
 from pintpot.runtime.cache import ModelState, SavedState
+from pintpot.runtime.experts import ResidentExperts
 from pintpot.runtime.sampler import Sampler, SamplingParams, TokenLogprob, token_logprob
 from pintpot.runtime.stopping import StopMatcher
 from pintpot.spec.cache import KVType
@@ -59,6 +61,7 @@ class Timings:
     prompt_seconds: float = 0.0
     generated_tokens: int = 0
     decode_seconds: float = 0.0  # from the first token to the last
+    experts: ExpertCounts | None = None  # of the steps it took part in; None without an accelerator
 
     @property
     def prompt_tokens_s(self) -> float:
@@ -168,6 +171,7 @@ class Engine:
         self.state = ModelState(
             model, n_slots=n_slots, ctx_tokens=ctx_tokens, n_batch=n_batch, type_k=type_k, type_v=type_v
         )
+        self.experts: ResidentExperts | None = None  # on the accelerator, where there is one
         self._slots = [_Slot(i) for i in range(n_slots)]
         self._waiting: deque[Sequence] = deque()
 
@@ -205,8 +209,13 @@ class Engine:
         work = self._schedule()
         if not work:
             return []
+        before = None if self.experts is None else replace(self.experts.counts)
         logits = self._run(work)
-        return self._postprocess([w for w in work if w.wants_logits], logits)
+        events = self._postprocess([w for w in work if w.wants_logits], logits)
+        if self.experts is not None and before is not None:
+            self.experts.after_step()
+            _count(work, self.experts.counts.since(before))
+        return events
 
     def logits(self, tokens: Seq[int]) -> F32:
         """Logits after each token of a fresh sequence, float32 [n_tokens, n_vocab]."""
@@ -393,6 +402,14 @@ class Engine:
             sequence.slot = None
         else:
             self._waiting = deque(s for s in self._waiting if s is not sequence)
+
+
+def _count(work: Seq[_Work], counts: ExpertCounts) -> None:
+    """Adds a step's counts to every sequence that was in it."""
+    for w in work:
+        timings = w.sequence.timings
+        timings.experts = timings.experts or ExpertCounts()
+        timings.experts.add(counts)
 
 
 def _common_prefix(a: Seq[int], b: Seq[int]) -> int:
