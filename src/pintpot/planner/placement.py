@@ -142,7 +142,9 @@ def solve_or_none(problem: Problem) -> Solution | None:
 
 
 def _least(problem: Problem, placed: Sequence[Solution]) -> float:
-    """Seconds a token of the fastest that RAM holds."""
+    """Seconds a token of the fastest that RAM holds, which others must beat to be looked at."""
+    if problem.limits.use_gpu:
+        return inf
     return min((s.token.total for s in placed if s.ram.total <= problem.ram_bytes), default=inf)
 
 

@@ -33,7 +33,6 @@ from pintpot.tokenizer import Tokenizer
 
 _BATCH: Final = 512
 _LESS: Final = 0.85  # of the memory that was not there after all
-_ATTEMPTS: Final = 12  # which leave a seventh of it
 _MIB: Final = 1 << 20
 
 
@@ -90,11 +89,11 @@ def assemble_planned(
 ) -> Assembled:
     """Solves the problem of placing `file` and loads it so; `open_limited(n_bytes)` opens the accelerator.
 
-    Memory that is not there when it is taken means less of it in the next plan. Raises DoesNotFitError where
-    no plan is possible.
+    Memory that is not there when it is taken means less of it in the next plan, down to none. Raises
+    DoesNotFitError where no plan is possible.
     """
     failed: AcceleratorMemoryError | None = None
-    for _ in range(_ATTEMPTS):
+    while True:  # until nothing at all is planned for the accelerator
         solution = solve(problem)
         try:
             made = _load(file, tokenizer, cpu, problem, solution, open_limited, hot_set)
@@ -107,7 +106,6 @@ def assemble_planned(
             return made
         note = f"planned anew, for {problem.vram_bytes / _MIB:,.1f} MiB on the accelerator: {failed}"
         return replace(made, notes=(note, *made.notes))
-    raise AcceleratorMemoryError(f"{file.path}: {failed}; nor would less do: run with --accelerator none")
 
 
 def _load(
