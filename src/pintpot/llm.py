@@ -24,9 +24,10 @@ from pintpot.hardware.cpu import default_threads
 from pintpot.hardware.words import parse_bytes
 from pintpot.kernels.open import AcceleratorKind
 from pintpot.planner.limits import Limits, parse_tensor_rules
-from pintpot.runtime.assembly import Assembled, assemble
+from pintpot.runtime.assembly import Assembled, HotExperts, assemble
 from pintpot.runtime.engine import FinishReason, Request, Timings
 from pintpot.runtime.engine import Sequence as EngineSequence
+from pintpot.runtime.experts import parse_policy
 from pintpot.runtime.populate import populate
 from pintpot.runtime.sampler import SamplingParams, TokenLogprob
 from pintpot.spec import ModelSpec, measure
@@ -277,6 +278,8 @@ def load(
     n_cpu_moe: int | None = None,
     override_tensor: Sequence[str] = (),
     gpu_experts: int | None = None,
+    expert_policy: str = "adaptive",
+    expert_profile: str | Path | None = None,
 ) -> LLM:
     """Opens a GGUF file (or `demo`) for running. Weights stay memory-mapped; where memory holds them, their
     pages are brought in meanwhile.
@@ -289,12 +292,14 @@ def load(
     `accelerator`: none, cuda, cpu (emulated in `vram` bytes of this machine's memory, for rehearsals), or
     auto. The rest parts the model between it and the CPU as `pintpot plan` would, within what is given:
     `vram` (bytes, or "16GiB"), `n_gpu_layers`, `n_cpu_moe`, `override_tensor` (PATTERN=CPU or =GPU), and
-    `gpu_experts`, the slots for experts in every layer.
+    `gpu_experts`, the slots for experts in every layer. `expert_policy` (adaptive, static, lru, lfu) decides
+    which experts have them, beginning with the likeliest of `expert_profile`, an importance matrix.
 
     Raises ModelFileError, UnsupportedError, UsageError, AcceleratorError, or MemoryLimitError for a `ctx` or
     `batch` that the memory cannot hold.
     """
     from pintpot.kernels.cpu import CpuOps
+    from pintpot.quantization.importance import expert_counts, read_imatrix
 
     file = GGUFFile.open(resolve_model(model))
     tokenizer = Tokenizer.from_metadata(file.metadata, str(file.path))
@@ -320,7 +325,10 @@ def load(
         n_threads=n_threads,
         n_slots=slots,
     )
-    made = assemble(file, tokenizer, CpuOps(n_threads), AcceleratorKind.parse(accelerator), limits)
+    profile = None if expert_profile is None else expert_counts(read_imatrix(expert_profile))
+    hot = HotExperts(parse_policy(expert_policy), profile)
+    kind = AcceleratorKind.parse(accelerator)
+    made = assemble(file, tokenizer, CpuOps(n_threads), kind, limits, hot)
     engine = made.engine
     read = [name for name in file.tensors if reading_of(name, engine.model.spec) is Reading.WHOLE]
     populate(file, read, engine.state.nbytes)

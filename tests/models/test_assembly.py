@@ -22,9 +22,8 @@ from pintpot.planner.memory import weigh_file
 from pintpot.planner.placement import DoesNotFitError, Problem, solve
 from pintpot.planner.profile import PINTPOT
 from pintpot.planner.residence import residence
-from pintpot.runtime.assembly import assemble_planned
+from pintpot.runtime.assembly import HotExperts, assemble_planned
 from pintpot.runtime.cache import ModelState
-from pintpot.runtime.experts import StaticHotSet
 from pintpot.runtime.loader import load_model
 from pintpot.spec import ModelSpec
 from pintpot.synth.presets import TOYS
@@ -48,7 +47,7 @@ def problem(file, vram_bytes, **limits):
 
 def assemble(file, p, open_limited):
     tokenizer = Tokenizer.from_metadata(file.metadata, str(file.path))
-    return assemble_planned(file, tokenizer, CpuOps(1), p, open_limited, StaticHotSet())
+    return assemble_planned(file, tokenizer, CpuOps(1), p, open_limited, HotExperts())
 
 
 def load(file, p, limit_bytes):

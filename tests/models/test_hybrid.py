@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -147,10 +147,12 @@ def test_every_selection_is_a_hit_or_a_miss(files, name, n_gpu_layers):
     # The last layer computes one row of the prompt alone.
     n_rows = [34] * (len(layers) - 1) + [5]
     selections = sum(n * ffn.n_expert_used for n, ffn in zip(n_rows, layers, strict=True))
-    counts = generation.timings.experts
+    counts = llm.engine.experts.counts
     assert counts.hits + counts.misses == selections
     assert 0 < counts.hits < selections
-    assert counts == llm.engine.experts.counts
+    both = replace(generation.timings.prompt_experts)
+    both.add(generation.timings.answer_experts)
+    assert both == counts
 
 
 @pytest.mark.parametrize("name", ["qwen3moe", "gpt-oss"])

@@ -103,8 +103,7 @@ def stats_line(llm: LLM, generation: Generation) -> str:
         parts.append(
             f"memory {human_bytes(memory['private'])} + {human_bytes(memory['mapped'])} mapped files"
         )
-    if t.experts:
-        parts.append(_experts_words(t))
+    parts += _experts_words(t)
     use = llm.memory.accelerator
     if use is not None:
         parts.append(f"accelerator {human_bytes(use.used_bytes)} of {human_bytes(use.allowed_bytes)}")
@@ -115,17 +114,17 @@ def stats_line(llm: LLM, generation: Generation) -> str:
     return "[" + " | ".join(parts) + "]"
 
 
-def _experts_words(timings: Timings) -> str:
+def _experts_words(timings: Timings) -> Iterator[str]:
     """Hits and misses of the accelerator's expert slots."""
-    counts = timings.experts
-    if counts is None:
-        return ""
-    words = f"experts {counts.hits:,} hits, {counts.misses:,} misses ({counts.hit_share:.0%} hits)"
-    if counts.streamed:
-        words += f", {counts.streamed:,} of them streamed"
-    if counts.uploads:
-        words += f", {counts.uploads:,} uploads"
-    return words
+    for part, counts in (("prompt", timings.prompt_experts), ("answer", timings.answer_experts)):
+        if counts is None or not counts.hits + counts.misses:
+            continue
+        words = f"{part}'s experts: {counts.hits:,} hits, {counts.misses:,} misses ({counts.hit_share:.0%})"
+        if counts.streamed:
+            words += f", {counts.streamed:,} of them streamed"
+        if counts.uploads:
+            words += f", {counts.uploads:,} uploads"
+        yield words
 
 
 def resident_bytes() -> dict[str, int] | None:

@@ -220,6 +220,24 @@ Vram: TypeAlias = Annotated[
         rich_help_panel=_MACHINE,
     ),
 ]
+ExpertPolicy: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--expert-policy",
+        metavar="adaptive|static|lru|lfu",
+        help="Which experts keep their places on the accelerator.",
+        rich_help_panel=_MACHINE,
+    ),
+]
+ExpertProfile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--expert-profile",
+        help="An importance matrix (pintpot imatrix): its likeliest experts lie there at first.",
+        show_default=False,
+        rich_help_panel=_MACHINE,
+    ),
+]
 CacheTypeK: TypeAlias = Annotated[
     str,
     typer.Option(

@@ -50,6 +50,8 @@ def run(
     n_cpu_moe: o.LimitCpuMoe = None,
     override_tensor: o.LimitOverrideTensor = None,
     gpu_experts: o.LimitGpuExperts = None,
+    expert_policy: o.ExpertPolicy = "adaptive",
+    expert_profile: o.ExpertProfile = None,
 ) -> None:
     """Run a model: answer PROMPT, or start a conversation."""
     from pintpot.cli.answer import Answering
@@ -90,6 +92,8 @@ def run(
         n_cpu_moe=n_cpu_moe,
         override_tensor=override_tensor or (),
         gpu_experts=gpu_experts,
+        expert_policy=expert_policy,
+        expert_profile=expert_profile,
     )
     for line in llm.notes:
         note(f"note: {line}")

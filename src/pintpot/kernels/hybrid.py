@@ -68,6 +68,7 @@ class RoutedExperts:
     host: Prepared
     device: Prepared
     slots: ExpertSlots
+    n_used: int  # experts a token
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +189,8 @@ class HybridOps(Ops):
             return Placed(False, CpuExperts(host, w.n_expert_used))
         index = int(match[1])
         n_slots = self.residence.slots[index]
-        layer = RoutedExperts(
-            index, host, self.accelerator.routed_layer(w, n_slots), ExpertSlots(w.n_expert, n_slots)
-        )
+        device = self.accelerator.routed_layer(w, n_slots)
+        layer = RoutedExperts(index, host, device, ExpertSlots(w.n_expert, n_slots), w.n_expert_used)
         self.layers[index] = layer
         return Placed(True, layer)
 

@@ -25,7 +25,8 @@ from pintpot.planner.profile import PINTPOT
 from pintpot.planner.residence import residence
 from pintpot.runtime.cache import largest_context
 from pintpot.runtime.engine import Engine
-from pintpot.runtime.experts import HotSet, ResidentExperts, StaticHotSet
+from pintpot.runtime.experts import Profile, ResidentExperts
+from pintpot.runtime.hotset import ADAPTIVE, Policy
 from pintpot.runtime.loader import load_model
 from pintpot.spec import ModelSpec
 from pintpot.spec.cache import KVType, default_context
@@ -34,6 +35,14 @@ from pintpot.tokenizer import Tokenizer
 _BATCH: Final = 512
 _LESS: Final = 0.85  # of the memory that was not there after all
 _MIB: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class HotExperts:
+    """Which experts are resident: those of a profile at first, then as a policy says."""
+
+    policy: Policy = ADAPTIVE
+    profile: Profile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +57,12 @@ class Assembled:
 
 
 def assemble(
-    file: GGUFFile, tokenizer: Tokenizer, cpu: CpuOps, kind: AcceleratorKind, limits: Limits
+    file: GGUFFile,
+    tokenizer: Tokenizer,
+    cpu: CpuOps,
+    kind: AcceleratorKind,
+    limits: Limits,
+    hot: HotExperts = HotExperts(),
 ) -> Assembled:
     """The engine for `file` within `limits`. Raises UsageError for limits that make no sense without the
     accelerator, AcceleratorError where it cannot be used, and what `assemble_planned` raises."""
@@ -62,7 +76,7 @@ def assemble(
         return Assembled(_on_cpu(file, tokenizer, cpu, limits))
     open_limited = accelerator_of(kind)
     problem = accelerated_problem(file, kind, limits)
-    return assemble_planned(file, tokenizer, cpu, problem, open_limited, StaticHotSet())
+    return assemble_planned(file, tokenizer, cpu, problem, open_limited, hot)
 
 
 def accelerated_problem(file: GGUFFile, kind: AcceleratorKind, limits: Limits) -> Problem:
@@ -85,7 +99,7 @@ def assemble_planned(
     cpu: CpuOps,
     problem: Problem,
     open_limited: Callable[[int], Accelerator],
-    hot_set: HotSet,
+    hot: HotExperts,
 ) -> Assembled:
     """Solves the problem of placing `file` and loads it so; `open_limited(n_bytes)` opens the accelerator.
 
@@ -96,7 +110,7 @@ def assemble_planned(
     while True:  # until nothing at all is planned for the accelerator
         solution = solve(problem)
         try:
-            made = _load(file, tokenizer, cpu, problem, solution, open_limited, hot_set)
+            made = _load(file, tokenizer, cpu, problem, solution, open_limited, hot)
         except AcceleratorMemoryError as error:
             failed = failed or error
             less = replace(problem.limits, vram_bytes=int(problem.vram_bytes * _LESS))
@@ -115,7 +129,7 @@ def _load(
     problem: Problem,
     solution: Solution,
     open_limited: Callable[[int], Accelerator],
-    hot_set: HotSet,
+    hot: HotExperts,
 ) -> Assembled:
     places = residence(problem, solution)
     notes = list(solution.steps)
@@ -127,7 +141,7 @@ def _load(
     accelerator = open_limited(problem.vram_bytes)
     ops = HybridOps(cpu, accelerator, places)
     engine = _engine(file, tokenizer, ops, solution.settings)
-    engine.experts = ResidentExperts(ops, hot_set)
+    engine.experts = ResidentExperts(ops, hot.policy, hot.profile)
     return Assembled(engine, solution, accelerator.memory, tuple(notes))
 
 

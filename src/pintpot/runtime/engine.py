@@ -25,6 +25,7 @@ from pintpot.kernels.expert_slots import ExpertCounts
 from pintpot.models.base import Model
 from pintpot.runtime.cache import ModelState, SavedState
 from pintpot.runtime.experts import ResidentExperts
+from pintpot.runtime.hotset import Phase
 from pintpot.runtime.sampler import Sampler, SamplingParams, TokenLogprob, token_logprob
 from pintpot.runtime.stopping import StopMatcher
 from pintpot.spec.cache import KVType
@@ -61,7 +62,19 @@ class Timings:
     prompt_seconds: float = 0.0
     generated_tokens: int = 0
     decode_seconds: float = 0.0  # from the first token to the last
-    experts: ExpertCounts | None = None  # of the steps it took part in; None without an accelerator
+    # Selections of experts in the steps it took part in, those of sequences beside it included, until and
+    # after its first token; None without an accelerator.
+    prompt_experts: ExpertCounts | None = None
+    answer_experts: ExpertCounts | None = None
+
+    def count(self, counts: ExpertCounts, *, answering: bool) -> None:
+        """Adds a step's selections."""
+        if answering:
+            self.answer_experts = self.answer_experts or ExpertCounts()
+            self.answer_experts.add(counts)
+        else:
+            self.prompt_experts = self.prompt_experts or ExpertCounts()
+            self.prompt_experts.add(counts)
 
     @property
     def prompt_tokens_s(self) -> float:
@@ -209,13 +222,8 @@ class Engine:
         work = self._schedule()
         if not work:
             return []
-        before = None if self.experts is None else replace(self.experts.counts)
-        logits = self._run(work)
-        events = self._postprocess([w for w in work if w.wants_logits], logits)
-        if self.experts is not None and before is not None:
-            self.experts.after_step()
-            _count(work, self.experts.counts.since(before))
-        return events
+        logits = self._run(work) if self.experts is None else self._run_counted(work, self.experts)
+        return self._postprocess([w for w in work if w.wants_logits], logits)
 
     def logits(self, tokens: Seq[int]) -> F32:
         """Logits after each token of a fresh sequence, float32 [n_tokens, n_vocab]."""
@@ -334,6 +342,19 @@ class Engine:
                 rows.append(end - 1)
         return self._forward(parts, np.array(rows, np.int32))
 
+    def _run_counted(self, work: Seq[_Work], experts: ResidentExperts) -> F32:
+        before = replace(experts.counts)
+        experts.before_step()
+        logits = self._run(work)
+        prompts = [w for w in work if not w.sequence.answering]
+        experts.after_step(
+            Phase.PREFILL if prompts else Phase.DECODE, prompt_done=any(w.wants_logits for w in prompts)
+        )
+        counts = experts.counts.since(before)
+        for w in work:
+            w.sequence.timings.count(counts, answering=w.sequence.answering)
+        return logits
+
     def _forward(self, parts: Seq[tuple[_Slot, Segment, list[int]]], out_rows: npt.NDArray[np.int32]) -> F32:
         """Runs tokens through the model and records them as cached. float32 [len(out_rows), n_vocab]."""
         ops = self.model.ops
@@ -402,14 +423,6 @@ class Engine:
             sequence.slot = None
         else:
             self._waiting = deque(s for s in self._waiting if s is not sequence)
-
-
-def _count(work: Seq[_Work], counts: ExpertCounts) -> None:
-    """Adds a step's counts to every sequence that was in it."""
-    for w in work:
-        timings = w.sequence.timings
-        timings.experts = timings.experts or ExpertCounts()
-        timings.experts.add(counts)
 
 
 def _common_prefix(a: Seq[int], b: Seq[int]) -> int:
