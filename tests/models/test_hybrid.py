@@ -136,6 +136,23 @@ def test_any_slots_and_chunks_compute_the_same(files, expected, name, batch, mon
     check_account(llm)
 
 
+RULES = ["exps=CPU", "shexp=CPU", "ffn_gate_inp\\.=CPU", "attn=CPU", "ssm_out=CPU", "norm=CPU", "output=CPU",
+         r"blk\.[02]\.=CPU", "ffn_up=CPU", "attn_q=CPU,exps=GPU", r"token_embd=CPU", "."]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["qwen35moe", "gpt-oss", "gemma4-e", "gemma4-moe", "qwen2"])
+@pytest.mark.parametrize("rule", RULES)
+def test_tensors_lie_where_rules_say(files, expected, name, rule):
+    logits, tokens = expected(name)
+    rule = rule if "=" in rule else f"{rule}=CPU"
+    llm = load(files(name), 1 << 30, override_tensor=[rule])
+    assert relative_error(llm.logits(prompt(llm)), logits) < TOLERANCE
+    assert greedy(llm) == tokens
+    use = llm.memory.accelerator
+    assert use.peak_bytes <= llm.assembled.solution.vram.total  # nothing was planned anew either
+    assert not any("planned anew" in line for line in llm.notes)
+
+
 @pytest.mark.parametrize("name", MOE)
 @pytest.mark.parametrize("n_gpu_layers", [None, 2])
 def test_every_selection_is_a_hit_or_a_miss(files, name, n_gpu_layers):

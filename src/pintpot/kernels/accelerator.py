@@ -27,8 +27,8 @@ class Accelerator(Ops):
         """A copy of a host array, float32 [n, width]."""
 
     @abstractmethod
-    def routed_layer(self, w: MoEWeights, n_slots: int) -> Prepared:
-        """A MoE layer whose `n_slots` slots are empty."""
+    def routed_layer(self, w: MoEWeights, n_slots: int, *, with_router: bool = True) -> Prepared:
+        """A MoE layer whose `n_slots` slots are empty. `with_router` False: it is never asked to route."""
 
     @abstractmethod
     def write_slot(self, layer: Prepared, slot: int, expert: int) -> int:

@@ -271,11 +271,17 @@ class CpuOps(Ops):
         _native.moe(self.engine, layer, x, out, router_x, routes)
         return out
 
-    def experts(self, x: F32, layer: _native.MoELayer, ids: I32, weights: F32) -> F32:
-        """The routed experts of a MoE layer alone: the sum of weights * expert(x) over `ids`, both
+    def route(self, x: F32, layer: _native.MoELayer, n_used: int) -> tuple[I32, F32]:
+        """The routing of a MoE layer alone: experts and their weights, [n_tokens, n_used]."""
+        ids, weights = np.empty((len(x), n_used), np.int32), np.empty((len(x), n_used), np.float32)
+        _native.moe_route(self.engine, layer, x, ids, weights)
+        return ids, weights
+
+    def experts(self, x: F32, layer: _native.MoELayer, ids: I32, weights: F32, *, with_shared: bool) -> F32:
+        """The experts of a MoE layer alone: the sum of weights * expert(x) over `ids`, both
         [n_tokens, n_expert_used]; negative ids are computed elsewhere."""
         out = np.empty(x.shape, np.float32)
-        _native.moe_experts(self.engine, layer, x, ids, weights, False, out)
+        _native.moe_experts(self.engine, layer, x, ids, weights, with_shared, out)
         return out
 
     def to_numpy(self, x: F32) -> F32:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -69,6 +69,8 @@ class RoutedExperts:
     device: Prepared
     slots: ExpertSlots
     n_used: int  # experts a token
+    routed_there: bool  # the router lies on the accelerator, else in RAM
+    shared_here: bool  # the shared expert lies in RAM
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,14 @@ class HybridArray:
             self._account = None
 
 
+def _layer(name: str) -> int:
+    """The layer of a block's tensor. Raises ValueError for one that belongs to none."""
+    match = _LAYER.match(name)
+    if match is None:
+        raise ValueError(f"tensor {name} belongs to no layer")
+    return int(match[1])
+
+
 class HybridOps(Ops):
     """The ops of a model of which `residence` says what lies where. For one caller at a time.
 
@@ -148,16 +158,11 @@ class HybridOps(Ops):
     def _side(self, on_accelerator: bool) -> Ops:
         return self.accelerator if on_accelerator else self.cpu
 
-    def _has(self, name: str, places: Sequence[bool]) -> bool:
-        """Whether a tensor lies on the accelerator: by its layer's place, or the head's."""
-        match = _LAYER.match(name)
-        return self.residence.head if match is None else places[int(match[1])]
-
     def matrix(self, view: TensorView) -> PlacedMatrix:
         if view.name == _LOOKED_UP or (view.name == _EMBEDDING and not self._multiplied_there):
             host = self.cpu.matrix(view)
             return PlacedMatrix(host, Placed(False, host), view.rows)
-        there = self._has(view.name, self.residence.layers)
+        there = self.residence.holds(view.name)
         looked_up = self.cpu.matrix(view) if view.name == _EMBEDDING else None
         return PlacedMatrix(looked_up, Placed(there, self._side(there).matrix(view)), view.rows)
 
@@ -167,30 +172,42 @@ class HybridOps(Ops):
         return self.residence.tied_head and self.residence.head
 
     def vector(self, values: F32, name: str) -> Placed:
-        there = self._has(name, self.residence.layers)
+        there = self.residence.holds(name)
         return Placed(there, self._side(there).vector(values, name))
 
     def attention_layer(self, w: AttentionWeights) -> Placed:
-        there = self._has(w.wq.name, self.residence.mixers)
+        there = self.residence.mixers[_layer(w.wq.name)]
         return Placed(there, self._side(there).attention_layer(w))
 
     def delta_net_layer(self, w: DeltaNetWeights) -> Placed:
-        there = self._has(w.wqkv.name, self.residence.mixers)
+        there = self.residence.mixers[_layer(w.wqkv.name)]
         return Placed(there, self._side(there).delta_net_layer(w))
 
     def ffn_layer(self, w: FFNWeights) -> Placed:
-        there = self._has(w.gate.name, self.residence.ffns)
+        there = self.residence.holds(w.gate.name, w.up.name, w.down.name)
         return Placed(there, self._side(there).ffn_layer(w))
 
     def moe_layer(self, w: MoEWeights) -> Placed:
         host = self.cpu.moe_layer(w)
-        match = _LAYER.match(w.router.name)
-        if match is None or not self.residence.ffns[int(match[1])]:
+        index = _layer(w.router.name)
+        if not self.residence.layers[index]:
             return Placed(False, CpuExperts(host, w.n_expert_used))
-        index = int(match[1])
         n_slots = self.residence.slots[index]
-        device = self.accelerator.routed_layer(w, n_slots)
-        layer = RoutedExperts(index, host, device, ExpertSlots(w.n_expert, n_slots), w.n_expert_used)
+        routed_there = self.residence.holds(w.router.name)
+        shared_there = w.shared is not None and self.residence.holds(
+            w.shared.gate.name, w.shared.up.name, w.shared.down.name
+        )
+        there = w if shared_there else replace(w, shared=None, shared_gate=None)
+        there = there if routed_there else replace(there, router_bias=None)
+        layer = RoutedExperts(
+            index=index,
+            host=host,
+            device=self.accelerator.routed_layer(there, n_slots, with_router=routed_there),
+            slots=ExpertSlots(w.n_expert, n_slots),
+            n_used=w.n_expert_used,
+            routed_there=routed_there,
+            shared_here=w.shared is not None and not shared_there,
+        )
         self.layers[index] = layer
         return Placed(True, layer)
 
@@ -316,10 +333,15 @@ class HybridOps(Ops):
     ) -> HybridArray:
         if isinstance(layer.value, CpuExperts):
             self.counts.misses += len(x) * layer.value.n_used
-            seen = None if router_x is None else self._here(router_x)
-            return self._new(self.cpu.moe(self._here(x), layer.value.host, seen, routes), False)
+            seen_here = None if router_x is None else self._here(router_x)
+            return self._new(self.cpu.moe(self._here(x), layer.value.host, seen_here, routes), False)
         routed: RoutedExperts = layer.value
-        ids, weights = self.accelerator.route(self._there(x if router_x is None else router_x), routed.device)
+        seen = x if router_x is None else router_x
+        if routed.routed_there:
+            ids, weights = self.accelerator.route(self._there(seen), routed.device)
+        else:
+            here = self.accelerator.to_numpy(self._there(seen))
+            ids, weights = self.cpu.route(here, routed.host, routed.n_used)
         if routes is not None:
             routes[:] = ids
         if self.observe is not None:
@@ -347,10 +369,12 @@ class HybridOps(Ops):
 
     def _begin_cold(self, x: Array, layer: RoutedExperts, split: Split, weights: F32) -> Future[F32] | None:
         """The CPU's share, begun in a thread; None where it has none."""
-        if not split.n_cpu:
+        if not split.n_cpu and not layer.shared_here:
             return None
         host_x = self.accelerator.to_numpy(x)
-        return self._worker.submit(self.cpu.experts, host_x, layer.host, split.cpu_ids, weights)
+        return self._worker.submit(
+            self.cpu.experts, host_x, layer.host, split.cpu_ids, weights, with_shared=layer.shared_here
+        )
 
     def to_numpy(self, x: HybridArray) -> F32:
         out: F32 = self._side(x.on_accelerator).to_numpy(x.value)

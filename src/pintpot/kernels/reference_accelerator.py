@@ -57,7 +57,7 @@ class RoutedLayer:
     """Router, shared expert, and slots: uint8 [n_slots, expert_bytes]."""
 
     w: MoEWeights
-    router: Matrix
+    router: Matrix | None
     shared: FFN | None
     slots: Tensor
 
@@ -102,11 +102,11 @@ class ReferenceAccelerator(ReferenceOps, Accelerator):
             self.write_slot(layer, expert, expert)
         return layer
 
-    def routed_layer(self, w: MoEWeights, n_slots: int) -> RoutedLayer:
+    def routed_layer(self, w: MoEWeights, n_slots: int, *, with_router: bool = True) -> RoutedLayer:
         for values in (w.router_bias, w.shared_gate):
             if values is not None:
                 self.memory.take(values.nbytes, Kind.DENSE, f"vectors beside {w.router.name}")
-        router = self.matrix(w.router)
+        router = self.matrix(w.router) if with_router else None
         shared = None if w.shared is None else self.ffn_layer(w.shared)
         n_bytes = expert_bytes(w)
         self.memory.take(n_slots * n_bytes, Kind.EXPERTS, f"{n_slots} slots of {w.gate.name}")
@@ -145,6 +145,8 @@ class ReferenceAccelerator(ReferenceOps, Accelerator):
         return target.nbytes
 
     def route(self, x: Tensor, layer: RoutedLayer) -> tuple[I32, F32]:
+        if layer.router is None:
+            raise ValueError(f"{layer.w.router.name} is not on the accelerator")
         logits = self._linear(x, layer.router, self._opt(layer.w.router_bias))
         ids, weights = self._route(logits, layer.w)
         return ids.to(torch.int32).numpy(), np.ascontiguousarray(weights.numpy())
