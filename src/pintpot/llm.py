@@ -32,7 +32,6 @@ from pintpot.runtime.populate import populate
 from pintpot.runtime.sampler import SamplingParams, TokenLogprob
 from pintpot.spec import ModelSpec, measure
 from pintpot.spec.cache import KVType
-from pintpot.spec.reading import Reading, reading_of
 from pintpot.store.resolve import resolve_model
 from pintpot.tokenizer import ChatTemplate, Tokenizer
 
@@ -329,7 +328,5 @@ def load(
     hot = HotExperts(parse_policy(expert_policy), profile)
     kind = AcceleratorKind.parse(accelerator)
     made = assemble(file, tokenizer, CpuOps(n_threads), kind, limits, hot)
-    engine = made.engine
-    read = [name for name in file.tensors if reading_of(name, engine.model.spec) is Reading.WHOLE]
-    populate(file, read, engine.state.nbytes)
+    populate(file, [name for name in file.tensors if made.reads_in_ram(name)], made.engine.state.nbytes)
     return LLM(file, made, tokenizer, template, n_threads)

@@ -350,6 +350,15 @@ MachineGpu: TypeAlias = Annotated[
         rich_help_panel=_DESCRIBED,
     ),
 ]
+PlanAccelerator: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--accelerator",
+        metavar="auto|cpu",
+        help="cpu: the one that `pintpot run --accelerator cpu` emulates in --vram bytes.",
+        rich_help_panel=_DESCRIBED,
+    ),
+]
 MachineVram: TypeAlias = Annotated[
     str | None,
     typer.Option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pintpot.cli import options
-from pintpot.cli.machine import engine_profile, read_hardware, read_limits
+from pintpot.cli.machine import emulated_hardware, engine_profile, read_hardware, read_limits
 from pintpot.cli.options import Engine
 from pintpot.cli.plan_view import print_plan
 from pintpot.errors import UsageError
@@ -51,6 +52,7 @@ def plan(
     ram: options.MachineRam = None,
     ram_bandwidth: options.MachineRamBandwidth = None,
     cores: options.MachineCores = None,
+    accelerator: options.PlanAccelerator = "auto",
     engine: options.PlanEngine = Engine.PINTPOT,
     export_as: Annotated[
         ExportTool | None,
@@ -65,7 +67,13 @@ def plan(
     limits = read_limits(
         ctx, cache_type_k, cache_type_v, n_gpu_layers, n_cpu_moe, depth, override_tensor or (), gpu_experts
     )
-    hardware = read_hardware(gpu, vram, ram, ram_bandwidth, cores)
+    if accelerator == "cpu":
+        hardware = emulated_hardware(gpu, vram, ram, ram_bandwidth, cores)
+        limits = replace(limits, use_gpu=True)
+    elif accelerator == "auto":
+        hardware = read_hardware(gpu, vram, ram, ram_bandwidth, cores)
+    else:
+        raise UsageError(f"--accelerator {accelerator!r}: expected auto, or cpu for what `run` emulates")
     found = _plan(model, hardware, limits, Engine.LLAMA_CPP if export_as else engine)
     if export_as is not None:
         from pintpot.planner.export import Tool, export

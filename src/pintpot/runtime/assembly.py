@@ -22,7 +22,7 @@ from pintpot.planner.limits import Limits
 from pintpot.planner.memory import CacheSettings, weigh_file
 from pintpot.planner.placement import Problem, Solution, solve
 from pintpot.planner.profile import PINTPOT
-from pintpot.planner.residence import residence
+from pintpot.planner.residence import Residence, residence
 from pintpot.runtime.cache import largest_context
 from pintpot.runtime.engine import Engine
 from pintpot.runtime.experts import Profile, ResidentExperts
@@ -30,6 +30,8 @@ from pintpot.runtime.hotset import ADAPTIVE, Policy
 from pintpot.runtime.loader import load_model
 from pintpot.spec import ModelSpec
 from pintpot.spec.cache import KVType, default_context
+from pintpot.spec.reading import Reading, reading_of
+from pintpot.spec.size import is_expert
 from pintpot.tokenizer import Tokenizer
 
 _BATCH: Final = 512
@@ -47,13 +49,22 @@ class HotExperts:
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """An engine with weights and caches in place. On the CPU alone there is no plan; `memory` is the
-    accelerator's, None where nothing lies there."""
+    """An engine with weights and caches in place. On the CPU alone there is no plan; `residence` and
+    `memory` are the accelerator's, None where nothing lies there."""
 
     engine: Engine
     solution: Solution | None = None
+    residence: Residence | None = None
     memory: MemoryBudget | None = None
     notes: tuple[str, ...] = ()  # what came out other than asked for, in lines for the user
+
+    def reads_in_ram(self, name: str) -> bool:
+        """Whether tokens read this tensor where it lies mapped."""
+        if reading_of(name, self.engine.model.spec) is not Reading.WHOLE:
+            return False
+        if self.residence is None or is_expert(name) or name.startswith("token_embd."):
+            return True
+        return not self.residence.holds(name)
 
 
 def assemble(
@@ -137,12 +148,12 @@ def _load(
         notes.append(
             f"no layer fits {problem.vram_bytes / _MIB:,.1f} MiB on the accelerator: the CPU computes all"
         )
-        return Assembled(_engine(file, tokenizer, cpu, solution.settings), solution, None, tuple(notes))
+        return Assembled(_engine(file, tokenizer, cpu, solution.settings), solution, notes=tuple(notes))
     accelerator = open_limited(problem.vram_bytes)
     ops = HybridOps(cpu, accelerator, places)
     engine = _engine(file, tokenizer, ops, solution.settings)
     engine.experts = ResidentExperts(ops, hot.policy, hot.profile)
-    return Assembled(engine, solution, accelerator.memory, tuple(notes))
+    return Assembled(engine, solution, places, accelerator.memory, tuple(notes))
 
 
 def _engine(file: GGUFFile, tokenizer: Tokenizer, ops: Ops, settings: CacheSettings) -> Engine:
