@@ -22,6 +22,7 @@ from pintpot.errors import TemplateError, UsageError
 from pintpot.gguf import GGUFFile
 from pintpot.hardware.cpu import default_threads
 from pintpot.hardware.words import parse_bytes
+from pintpot.kernels.expert_slots import ExpertCounts
 from pintpot.kernels.open import AcceleratorKind
 from pintpot.planner.limits import Limits, parse_tensor_rules
 from pintpot.runtime.assembly import Assembled, HotExperts, assemble
@@ -180,6 +181,11 @@ class LLM:
                 memory.name, memory.limit_bytes, memory.used_bytes, memory.peak_bytes, by_kind
             )
         return MemoryUse(measure(self.file).weights_bytes, self.engine.state.nbytes, use)
+
+    @property
+    def expert_counts(self) -> ExpertCounts | None:
+        """Hits, misses and uploads since the model was loaded; None without an accelerator."""
+        return None if self.engine.experts is None else self.engine.experts.counts
 
     @property
     def notes(self) -> tuple[str, ...]:

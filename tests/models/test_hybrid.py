@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from dataclasses import asdict, replace
+from threading import Event
 
 import numpy as np
 import pytest
 from tiny import relative_error
 
 import pintpot
-from pintpot.errors import UsageError
+from pintpot.errors import AcceleratorError, UsageError
 from pintpot.runtime.assembly import Assembled
 from pintpot.spec import MoEFFN
 from pintpot.synth.presets import TOYS
@@ -212,3 +214,40 @@ def test_too_little_memory_runs_on_the_cpu_and_says_so(files, expected):
     assert "the CPU computes all" in llm.notes[-1]
     assert llm.memory.accelerator is None
     assert greedy(llm) == expected("llama")[1]
+
+
+def test_an_interrupted_wait_leaves_nothing_behind(files, expected, monkeypatch):
+    """Ctrl-C while the CPU's share is computed: the next answer waits for it, and is right."""
+    name = "qwen3moe"
+    llm = load(files(name), 1 << 30, gpu_experts=2)
+    result = Future.result
+    interrupted = []
+
+    def interrupt_once(future, timeout=None):
+        if not interrupted:
+            interrupted.append(future)
+            raise KeyboardInterrupt
+        return result(future, timeout)
+
+    monkeypatch.setattr(Future, "result", interrupt_once)
+    with pytest.raises(KeyboardInterrupt):
+        greedy(llm)
+    assert interrupted
+    assert greedy(llm) == expected(name)[1]
+    assert llm.engine.model.ops._cold is None
+
+
+def test_a_share_that_never_ends_is_an_error(files, monkeypatch):
+    llm = load(files("qwen3moe"), 1 << 30, gpu_experts=2)
+    monkeypatch.setattr("pintpot.kernels.hybrid._COLD_SECONDS", 0.01)
+    ops = llm.engine.model.ops
+    experts, release = ops.cpu.experts, Event()
+
+    def stuck(*args, **kwargs):
+        release.wait(30)
+        return experts(*args, **kwargs)
+
+    monkeypatch.setattr(ops.cpu, "experts", stuck)
+    with pytest.raises(AcceleratorError, match="took more than"):
+        greedy(llm)
+    release.set()

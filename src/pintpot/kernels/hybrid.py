@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from pintpot.errors import UsageError
+from pintpot.errors import AcceleratorError, UsageError
 from pintpot.kernels.accelerator import Accelerator
 from pintpot.kernels.api import (
     F32,
@@ -40,6 +40,7 @@ from pintpot.spec.cache import DeltaStateLayout, KVLayout
 
 _LAYER: Final = re.compile(r"blk\.(\d+)\.")
 _EMBEDDING: Final = "token_embd.weight"
+_COLD_SECONDS: Final = 600  # of one layer and step: far beyond any machine that works
 _LOOKED_UP: Final = "per_layer_token_embd.weight"
 
 
@@ -143,7 +144,7 @@ class HybridOps(Ops):
     """
 
     def __init__(self, cpu: CpuOps, accelerator: Accelerator, residence: Residence) -> None:
-        self.name = f"{accelerator.name} and {cpu.name}"
+        self.name = f"{accelerator.name} + {cpu.name}"
         self.cpu = cpu
         self.accelerator = accelerator
         self.residence = residence
@@ -153,6 +154,7 @@ class HybridOps(Ops):
         self._workspace = accelerator.memory.reserve(residence.step_bytes, Kind.BUFFERS, "a step's arrays")
         accelerator.reserve_stream(residence.stream_bytes)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="cold-experts")
+        self._cold: Future[F32] | None = None  # what the worker does, or did last
 
     # --- load time -------------------------------------------------------------------------------
     def _side(self, on_accelerator: bool) -> Ops:
@@ -258,6 +260,7 @@ class HybridOps(Ops):
 
     # --- step time -------------------------------------------------------------------------------
     def batch(self, segments: Sequence[Segment]) -> HybridBatch:
+        self._settle()  # a step that was interrupted twice may have left it working
         return HybridBatch(self.cpu.batch(segments), self.accelerator.batch(segments))
 
     def embed(self, matrix: PlacedMatrix, tokens: I32) -> HybridArray:
@@ -351,7 +354,7 @@ class HybridOps(Ops):
     def _experts(self, x: Array, layer: RoutedExperts, ids: I32, weights: F32) -> Array:
         """Every part where it lies, both sides at once; joined on the accelerator."""
         split = layer.slots.split(ids, self.residence.stream_tokens)
-        cold = self._begin_cold(x, layer, split, weights)
+        self._cold = self._begin_cold(x, layer, split, weights)
         try:
             out = self.accelerator.slot_experts(x, layer.device, split.slots, weights)
             if split.streamed:
@@ -359,13 +362,29 @@ class HybridOps(Ops):
                 self.counts.stream_bytes += copied
         finally:
             # Whatever happened here, nothing may still run on the CPU's threads when the next op wants them.
-            rest = None if cold is None else cold.result()
+            rest = self._settle()
         if rest is not None:
             self.accelerator.add(out, self.accelerator.upload(rest))
         self.counts.hits += split.n_hits
         self.counts.misses += split.n_streamed + split.n_cpu
         self.counts.streamed += split.n_streamed
         return out
+
+    def _settle(self) -> F32 | None:
+        """Waits for the CPU's share; None where it has none. Raises AcceleratorError where it never ends."""
+        cold = self._cold
+        if cold is None:
+            return None
+        try:
+            return cold.result(timeout=_COLD_SECONDS)
+        except TimeoutError:
+            raise AcceleratorError(
+                f"the CPU's share of a layer's experts took more than {_COLD_SECONDS} s: the machine "
+                "hangs, or is out of memory; run with a smaller batch (-b)"
+            ) from None
+        finally:
+            if cold.done():  # else the wait was interrupted, and the next step waits first
+                self._cold = None
 
     def _begin_cold(self, x: Array, layer: RoutedExperts, split: Split, weights: F32) -> Future[F32] | None:
         """The CPU's share, begun in a thread; None where it has none."""
