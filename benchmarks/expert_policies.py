@@ -42,6 +42,7 @@ MODEL: Final = "qwen3.5:35b-a3b"
 QUANT: Final = "Q6_K"
 _CTX: Final = 131_072
 _HORIZONS: Final = (16, 32, 64)  # of the oracle with a cap: the best counts
+_ANSWER_TOKENS: Final = 384
 _HALF_LIVES: Final = (16, 32, 64, 128, 256)
 _PAYBACKS: Final = (10, 20, 40, 80, 160)
 
@@ -151,13 +152,17 @@ def caps(trace: Trace, n_slots: int) -> list[dict[str, Any]]:
 
 
 def prompts(n_expert: int, n_slots: int) -> list[dict[str, Any]]:
-    """What ranking anew after a prompt gives, by its length."""
+    """What ranking anew after a prompt gives, by its length and by how soon a swap must pay back; what it
+    uploads is spread over the answer."""
     rows = []
     for n in (8, 32, 128, 512):
-        trace = simulated(n_expert, 8, 8, prompt_tokens=n, answer_tokens=256)
-        for policy in (STATIC, PROMPT_ONLY, ADAPTIVE):
+        trace = simulated(n_expert, 8, 4, prompt_tokens=n, answer_tokens=_ANSWER_TOKENS)
+        for payback in (0, 16, 64, 256):
+            policy = replace(ADAPTIVE, prompt_payback_tokens=payback)
             outcome = simulate(trace, policy, n_slots, max_swaps(trace))
-            rows.append({"prompt_tokens": n, "policy": policy.name} | asdict(outcome))
+            spread = outcome.prompt_uploads / (_ANSWER_TOKENS * trace.n_used)
+            row = {"prompt_tokens": n, "prompt_payback_tokens": payback} | asdict(outcome)
+            rows.append(row | {"ram_reads": outcome.ram_reads + spread})
     return rows
 
 

@@ -166,6 +166,9 @@ def test_a_study_is_compared_and_drawn(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["plot_experts", str(result), "-o", str(drawn)])
     plot_experts.main()
     assert "adaptive (the default)" in drawn.read_text()
+    table = capsys.readouterr().out.splitlines()
+    assert table[0].count("|") == 2 + 7
+    assert table[2].startswith(f"| 25% | {100 * rows[0]['hit_rate']:.0f} / ")
     result.write_text(json.dumps([{"benchmark": "other"}]))
     with pytest.raises(SystemExit, match="no study"):
         plot_experts.main()
