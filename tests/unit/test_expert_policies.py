@@ -153,6 +153,22 @@ def test_the_first_experts_catch_most(n_expert):
     assert LLAMA_CPP.hit_share(0.3, n_expert) == pytest.approx(0.3)
 
 
+def test_the_smallest_study_is_stored(tmp_path, monkeypatch):
+    monkeypatch.setattr(expert_policies, "RESIDENT", (0.4,))
+    small = simulated(32, 4, 2, n_conversations=2, prompt_tokens=8, answer_tokens=16)
+    monkeypatch.setattr(expert_policies, "simulated", lambda *_, **__: small)
+    monkeypatch.setattr(expert_policies, "recorded_demo", lambda: small)
+    path = tmp_path / "results.json"
+    monkeypatch.setattr(sys, "argv", ["expert_policies", "-o", str(path), "--layers", "2"])
+    expert_policies.main()
+    (run,) = json.loads(path.read_text(), parse_constant=pytest.fail)
+    assert len(run["rows"]) == 4 * 7
+    assert run["policies"][0]["half_life_tokens"] is None
+    assert {row["half_life_tokens"] for row in run["constants"]} >= {ADAPTIVE.half_life_tokens}
+    assert {row["prompt_payback_tokens"] for row in run["prompts"]} >= {ADAPTIVE.prompt_payback_tokens}
+    assert {row["payback_tokens"] for row in run["constants"]} >= {ADAPTIVE.payback_tokens}
+
+
 def test_a_study_is_compared_and_drawn(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(expert_policies, "RESIDENT", (0.25, 0.5))
     trace = simulated(16, 2, 2, n_conversations=2, prompt_tokens=8, answer_tokens=16)
@@ -166,6 +182,9 @@ def test_a_study_is_compared_and_drawn(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["plot_experts", str(result), "-o", str(drawn)])
     plot_experts.main()
     assert "adaptive (the default)" in drawn.read_text()
+    table = capsys.readouterr().out.splitlines()
+    assert table[0].count("|") == 2 + 7
+    assert table[2].startswith(f"| 25% | {100 * rows[0]['hit_rate']:.0f} / ")
     result.write_text(json.dumps([{"benchmark": "other"}]))
     with pytest.raises(SystemExit, match="no study"):
         plot_experts.main()

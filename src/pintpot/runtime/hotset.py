@@ -55,7 +55,7 @@ class Policy:
 STATIC: Final = Policy("static", math.inf, 0, 0)
 LRU: Final = Policy("lru", 1, math.inf, math.inf)  # what was used last outweighs all that was used before
 LFU: Final = Policy("lfu", 256, math.inf, math.inf)
-ADAPTIVE: Final = Policy("adaptive", 64, 40, 256)
+ADAPTIVE: Final = Policy("adaptive", 64, 40, 64)
 
 
 @dataclass(frozen=True, slots=True)
