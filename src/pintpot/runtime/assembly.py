@@ -149,7 +149,8 @@ def _load(
             f"no layer fits {problem.vram_bytes / _MIB:,.1f} MiB on the accelerator: the CPU computes all"
         )
         return Assembled(_engine(file, tokenizer, cpu, solution.settings), solution, notes=tuple(notes))
-    accelerator = open_limited(problem.vram_bytes)
+    # What the driver takes for itself is of the same memory, and nothing that we allocate.
+    accelerator = open_limited(problem.vram_bytes - solution.vram.overhead)
     ops = HybridOps(cpu, accelerator, places)
     engine = _engine(file, tokenizer, ops, solution.settings)
     engine.experts = ResidentExperts(ops, hot.policy, hot.profile)
