@@ -364,7 +364,8 @@ class HybridOps(Ops):
             # Whatever happened here, nothing may still run on the CPU's threads when the next op wants them.
             rest = self._settle()
         if rest is not None:
-            self.accelerator.add(out, self.accelerator.upload(rest))
+            joined = self._new(self.accelerator.upload(rest), True)
+            self.accelerator.add(out, joined.value)
         self.counts.hits += split.n_hits
         self.counts.misses += split.n_streamed + split.n_cpu
         self.counts.streamed += split.n_streamed
