@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pintpot.errors import (
+        AcceleratorError,
+        AcceleratorMemoryError,
         ContextLengthError,
         MemoryLimitError,
         ModelFileError,
@@ -29,6 +31,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "LLM",
+    "AcceleratorError",
+    "AcceleratorMemoryError",
     "ContextLengthError",
     "Conversion",
     "FinishReason",

@@ -6,6 +6,8 @@ PintpotError                 one clear line for the user; the CLI prints it and 
 ├── TemplateError            a chat template is missing, broken, or ran past its limits
 ├── ContextLengthError       the prompt (and answer) do not fit the context
 ├── MemoryLimitError         what was asked for needs more memory than the machine has
+│   └── AcceleratorMemoryError   ... than may be used of the accelerator
+├── AcceleratorError         the accelerator is not there, not usable, or failed
 └── UsageError               a flag or argument is wrong; the CLI exits 2
 """
 
@@ -32,6 +34,14 @@ class ContextLengthError(PintpotError):
 
 class MemoryLimitError(PintpotError):
     """The model's caches or activations cannot fit this machine's memory."""
+
+
+class AcceleratorMemoryError(MemoryLimitError):
+    """An allocation on the accelerator would exceed what may be used of it."""
+
+
+class AcceleratorError(PintpotError):
+    """No such accelerator, its software is missing or too old, or it failed."""
 
 
 class UsageError(PintpotError):

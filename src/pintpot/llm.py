@@ -21,15 +21,18 @@ import numpy.typing as npt
 from pintpot.errors import TemplateError, UsageError
 from pintpot.gguf import GGUFFile
 from pintpot.hardware.cpu import default_threads
-from pintpot.runtime.cache import largest_context
-from pintpot.runtime.engine import Engine, FinishReason, Request, Timings
+from pintpot.hardware.words import parse_bytes
+from pintpot.kernels.expert_slots import ExpertCounts
+from pintpot.kernels.open import AcceleratorKind
+from pintpot.planner.limits import Limits, parse_tensor_rules
+from pintpot.runtime.assembly import Assembled, HotExperts, assemble
+from pintpot.runtime.engine import FinishReason, Request, Timings
 from pintpot.runtime.engine import Sequence as EngineSequence
-from pintpot.runtime.loader import load_model
+from pintpot.runtime.experts import parse_policy
 from pintpot.runtime.populate import populate
 from pintpot.runtime.sampler import SamplingParams, TokenLogprob
 from pintpot.spec import ModelSpec, measure
-from pintpot.spec.cache import KVType, default_context
-from pintpot.spec.reading import Reading, reading_of
+from pintpot.spec.cache import KVType
 from pintpot.store.resolve import resolve_model
 from pintpot.tokenizer import ChatTemplate, Tokenizer
 
@@ -41,11 +44,24 @@ MAX_CTX_TOKENS = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
+class AcceleratorUse:
+    """Bytes on the accelerator, by kind and at most so far, and what may be used of it."""
+
+    name: str
+    allowed_bytes: int
+    used_bytes: int
+    peak_bytes: int
+    by_kind: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryUse:
-    """Bytes a loaded model takes. Weights are memory-mapped: the page cache holds them, once."""
+    """Bytes a loaded model takes. Weights are memory-mapped: the page cache holds them, once; what lies on
+    an accelerator is a copy."""
 
     weights_bytes: int  # all tensors
     cache_bytes: int  # keys, values and recurrent state, when the context is full
+    accelerator: AcceleratorUse | None = None
 
 
 class Generation(Iterator[str]):
@@ -123,13 +139,14 @@ class LLM:
     def __init__(
         self,
         file: GGUFFile,
-        engine: Engine,
+        assembled: Assembled,
         tokenizer: Tokenizer,
         template: ChatTemplate | None,
         n_threads: int,
     ) -> None:
         self.file = file
-        self.engine = engine
+        self.assembled = assembled
+        self.engine = assembled.engine
         self.tokenizer = tokenizer
         self.chat_template = template
         self.n_threads = n_threads
@@ -156,7 +173,24 @@ class LLM:
 
     @property
     def memory(self) -> MemoryUse:
-        return MemoryUse(measure(self.file).weights_bytes, self.engine.state.nbytes)
+        """What the model takes now."""
+        use, memory = None, self.assembled.memory
+        if memory is not None:
+            by_kind = {str(kind): n for kind, n in memory.by_kind.items()}
+            use = AcceleratorUse(
+                memory.name, memory.limit_bytes, memory.used_bytes, memory.peak_bytes, by_kind
+            )
+        return MemoryUse(measure(self.file).weights_bytes, self.engine.state.nbytes, use)
+
+    @property
+    def expert_counts(self) -> ExpertCounts | None:
+        """Hits, misses and uploads since the model was loaded; None without an accelerator."""
+        return None if self.engine.experts is None else self.engine.experts.counts
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What came out other than asked for when it was loaded, in lines for the user."""
+        return self.assembled.notes
 
     def generate(
         self,
@@ -239,53 +273,66 @@ def load(
     *,
     ctx: int | None = None,
     threads: int | None = None,
-    batch: int = 512,
+    batch: int | None = None,
     slots: int = 1,
-    cache_type_k: str = "f16",
-    cache_type_v: str = "f16",
+    cache_type_k: str | None = None,
+    cache_type_v: str | None = None,
+    accelerator: str = "auto",
+    vram: int | str | None = None,
+    n_gpu_layers: int | None = None,
+    n_cpu_moe: int | None = None,
+    override_tensor: Sequence[str] = (),
+    gpu_experts: int | None = None,
+    expert_policy: str = "adaptive",
+    expert_profile: str | Path | None = None,
 ) -> LLM:
     """Opens a GGUF file (or `demo`) for running. Weights stay memory-mapped; where memory holds them, their
     pages are brought in meanwhile.
 
     `ctx`: tokens the context holds (None: what the model was trained for, at most 32,768, halved until
     its cache fits this machine's memory); `threads`: None for one a physical core; `batch`: prompt tokens
-    computed together; `slots`: sequences kept side by side; `cache_type_k/v`: f32, f16 or q8_0. Raises
-    ModelFileError, UnsupportedError, UsageError, or MemoryLimitError for a `ctx` or `batch` that the memory
-    cannot hold.
+    computed together (None: 512, or what the plan for an accelerator says); `slots`: sequences kept side by
+    side; `cache_type_k/v`: f32, f16 or q8_0 (None: f16, or what the plan says).
+
+    `accelerator`: none, cuda, cpu (emulated in `vram` bytes of this machine's memory, for rehearsals), or
+    auto. The rest parts the model between it and the CPU as `pintpot plan` would, within what is given:
+    `vram` (bytes, or "16GiB"), `n_gpu_layers`, `n_cpu_moe`, `override_tensor` (PATTERN=CPU or =GPU), and
+    `gpu_experts`, the slots for experts in every layer. `expert_policy` (adaptive, static, lru, lfu) decides
+    which experts have them, beginning with the likeliest of `expert_profile`, an importance matrix.
+
+    Raises ModelFileError, UnsupportedError, UsageError, AcceleratorError, or MemoryLimitError for a `ctx` or
+    `batch` that the memory cannot hold.
     """
     from pintpot.kernels.cpu import CpuOps
+    from pintpot.quantization.importance import expert_counts, read_imatrix
 
-    path = resolve_model(model)
-    file = GGUFFile.open(path)
-    tokenizer = Tokenizer.from_metadata(file.metadata, str(path))
+    file = GGUFFile.open(resolve_model(model))
+    tokenizer = Tokenizer.from_metadata(file.metadata, str(file.path))
     template = ChatTemplate.from_metadata(file.metadata, tokenizer)
     n_threads = default_threads() if threads is None else threads
     if n_threads > MAX_THREADS:
         raise UsageError(f"threads is {n_threads}: expected at most {MAX_THREADS}")
     for name, value in (("threads", n_threads), ("batch", batch), ("slots", slots)):
-        if value < 1:
+        if value is not None and value < 1:
             raise UsageError(f"{name} is {value}: expected at least 1")
     if ctx is not None and not 1 <= ctx <= MAX_CTX_TOKENS:
         raise UsageError(f"ctx is {ctx}: expected 1 to {MAX_CTX_TOKENS:,}")
-    type_k, type_v = KVType.parse(cache_type_k), KVType.parse(cache_type_v)
-    loaded = load_model(file, CpuOps(n_threads))
-    ctx_tokens = ctx or largest_context(
-        loaded.spec,
-        default_context(loaded.spec),
-        n_slots=slots,
+    limits = Limits(
+        vram_bytes=parse_bytes("--vram", vram) if isinstance(vram, str) else vram,
+        ctx_tokens=ctx,
+        type_k=None if cache_type_k is None else KVType.parse(cache_type_k),
+        type_v=None if cache_type_v is None else KVType.parse(cache_type_v),
         n_batch=batch,
-        type_k=type_k,
-        type_v=type_v,
-    )
-    engine = Engine(
-        loaded,
-        tokenizer,
-        ctx_tokens=ctx_tokens,
+        n_gpu_layers=n_gpu_layers,
+        n_cpu_moe=n_cpu_moe,
+        override_tensors=parse_tensor_rules(override_tensor),
+        n_gpu_experts=gpu_experts,
+        n_threads=n_threads,
         n_slots=slots,
-        n_batch=batch,
-        type_k=type_k,
-        type_v=type_v,
     )
-    read = [name for name in file.tensors if reading_of(name, loaded.spec) is Reading.WHOLE]
-    populate(file, read, engine.state.nbytes)
-    return LLM(file, engine, tokenizer, template, n_threads)
+    profile = None if expert_profile is None else expert_counts(read_imatrix(expert_profile))
+    hot = HotExperts(parse_policy(expert_policy), profile)
+    kind = AcceleratorKind.parse(accelerator)
+    made = assemble(file, tokenizer, CpuOps(n_threads), kind, limits, hot)
+    populate(file, [name for name in file.tensors if made.reads_in_ram(name)], made.engine.state.nbytes)
+    return LLM(file, made, tokenizer, template, n_threads)

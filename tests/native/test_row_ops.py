@@ -155,7 +155,7 @@ def test_linear_with_bias(isa: _native.Isa, ops: CpuOps) -> None:
     w, x, bias = random_weights(rng, T.F32, 1, 40, 64), values((5, 64)), values((40,), 1)
     want = x @ w.values[0].T
     np.testing.assert_allclose(ops.linear(x, w.native), want, atol=1e-5)
-    np.testing.assert_allclose(ops.linear(x, w.native, ops.vector(bias)), want + bias, atol=1e-5)
+    np.testing.assert_allclose(ops.linear(x, w.native, ops.vector(bias, "bias")), want + bias, atol=1e-5)
 
 
 def view(name: str, rows: int, cols: int, **changes: Any) -> TensorView:

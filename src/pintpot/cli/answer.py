@@ -14,7 +14,7 @@ from typing import Any
 
 from pintpot.cli.text import human_bytes, write_answer
 from pintpot.llm import LLM, Generation, Message
-from pintpot.runtime.engine import FinishReason
+from pintpot.runtime.engine import FinishReason, Timings
 from pintpot.runtime.sampler import SamplingParams, TokenLogprob
 
 # Below this many prompt tokens the first word comes before a progress line would be read.
@@ -103,11 +103,28 @@ def stats_line(llm: LLM, generation: Generation) -> str:
         parts.append(
             f"memory {human_bytes(memory['private'])} + {human_bytes(memory['mapped'])} mapped files"
         )
+    parts += _experts_words(t)
+    use = llm.memory.accelerator
+    if use is not None:
+        parts.append(f"accelerator {human_bytes(use.used_bytes)} of {human_bytes(use.allowed_bytes)}")
     if generation.finish_reason is FinishReason.CONTEXT:
         parts.append(f"the context of {llm.ctx_tokens:,} tokens is full (-c gives more)")
     elif generation.finish_reason is FinishReason.CANCELLED:
         parts.append("interrupted")
     return "[" + " | ".join(parts) + "]"
+
+
+def _experts_words(timings: Timings) -> Iterator[str]:
+    """Hits and misses of the accelerator's expert slots."""
+    for part, counts in (("prompt", timings.prompt_experts), ("answer", timings.answer_experts)):
+        if counts is None or not counts.hits + counts.misses:
+            continue
+        words = f"{part}'s experts: {counts.hits:,} hits, {counts.misses:,} misses ({counts.hit_share:.0%})"
+        if counts.streamed:
+            words += f", {counts.streamed:,} of them streamed"
+        if counts.uploads:
+            words += f", {counts.uploads:,} uploads"
+        yield words
 
 
 def resident_bytes() -> dict[str, int] | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pintpot.cli import options as o
 from pintpot.cli.options import BatchSize, CacheTypeK, CacheTypeV, Model, Threads
 from pintpot.errors import UsageError
 
@@ -52,6 +53,13 @@ def bench(
     batch_size: BatchSize = 512,
     cache_type_k: CacheTypeK = "f16",
     cache_type_v: CacheTypeV = "f16",
+    accelerator: o.Accelerator = "auto",
+    vram: o.Vram = None,
+    n_gpu_layers: o.LimitGpuLayers = None,
+    n_cpu_moe: o.LimitCpuMoe = None,
+    override_tensor: o.LimitOverrideTensor = None,
+    gpu_experts: o.LimitGpuExperts = None,
+    expert_policy: o.ExpertPolicy = "adaptive",
 ) -> None:
     """Measure a model's speed on this machine.
 
@@ -59,6 +67,7 @@ def bench(
     reaches its clock. A depth is filled once for all tests. Tables show the mean and standard deviation of
     the repetitions; JSON has each of them, and the median.
     """
+    from pintpot.cli.text import note
     from pintpot.llm import load
     from pintpot.planner.memory import CacheSettings
     from pintpot.spec.cache import KVType
@@ -73,14 +82,27 @@ def bench(
         slots=max(test.parallel for test in tests),
         cache_type_k=cache_type_k,
         cache_type_v=cache_type_v,
+        accelerator=accelerator,
+        vram=vram,
+        n_gpu_layers=n_gpu_layers,
+        n_cpu_moe=n_cpu_moe,
+        override_tensor=override_tensor or (),
+        gpu_experts=gpu_experts,
+        expert_policy=expert_policy,
     )
+    for line in llm.notes:
+        note(f"note: {line}")
     facts = _facts(llm) | {
         "batch_size": batch_size,
         "cache_type_k": cache_type_k,
         "cache_type_v": cache_type_v,
     }
     speeds = _measure(llm, tests, repetitions)
-    _remember(llm, tests, speeds, CacheSettings(ctx, KVType(cache_type_k), KVType(cache_type_v), batch_size))
+    facts |= _accelerator_facts(llm)
+    if llm.memory.accelerator is None:  # a plan's figures for the CPU come from it alone
+        _remember(
+            llm, tests, speeds, CacheSettings(ctx, KVType(cache_type_k), KVType(cache_type_v), batch_size)
+        )
     _print([facts | _row(test, samples) for test, samples in zip(tests, speeds, strict=True)], output)
 
 
@@ -170,6 +192,22 @@ def _facts(llm: LLM) -> dict[str, Any]:
         "cpu": _cpu_name(),
         "threads": llm.n_threads,
         "version": __version__,
+    }
+
+
+def _accelerator_facts(llm: LLM) -> dict[str, Any]:
+    """What lay on the accelerator, and how often experts were found there, all tests together."""
+    use, counts, solution = llm.memory.accelerator, llm.expert_counts, llm.assembled.solution
+    if use is None or solution is None:
+        return {}
+    return {
+        "accelerator": use.name,
+        "accelerator_allowed_bytes": use.allowed_bytes,
+        "accelerator_peak_bytes": use.peak_bytes,
+        "n_gpu_layers": solution.placement.n_gpu_layers,
+        "experts_in_vram": sum(solution.placement.resident),
+        "expert_hit_share": counts.hit_share if counts else 0.0,
+        "expert_uploads": counts.uploads if counts else 0,
     }
 
 

@@ -109,6 +109,7 @@ def imatrix(
         batch=min(batch_size, ctx_size),
         cache_type_k=cache_type_k,
         cache_type_v=cache_type_v,
+        accelerator="none",  # inputs of experts are recorded on the CPU
     )
     collector = Collector(
         llm.engine,

@@ -36,6 +36,21 @@ def read_hardware(
     return describe(gpu, vram, ram, ram_bandwidth, cores, here)
 
 
+def emulated_hardware(
+    gpu: str | None, vram: str | None, ram: str | None, ram_bandwidth: str | None, cores: int | None
+) -> Hardware:
+    """The same with the GPU that `run --accelerator cpu` emulates in `vram` bytes."""
+    from pintpot.errors import UsageError
+    from pintpot.hardware.emulated import with_emulated_gpu
+    from pintpot.hardware.words import parse_bytes
+
+    if gpu is not None or vram is None:
+        raise UsageError("--accelerator cpu: takes its memory from --vram, such as 12MiB, and no --gpu")
+    return with_emulated_gpu(
+        read_hardware("none", None, ram, ram_bandwidth, cores), parse_bytes("--vram", vram)
+    )
+
+
 def engine_profile(engine: Engine, hardware: Hardware) -> EngineProfile:
     """The constants of an engine; of this project's, as its runs on such a CPU and memory have shown them."""
     from pintpot.planner.calibration import calibrate, recall_runs
@@ -54,6 +69,7 @@ def read_limits(
     n_cpu_moe: int | None,
     depth: int | None,
     override_tensor: Sequence[str] = (),
+    n_gpu_experts: int | None = None,
 ) -> Limits:
     """What the flags allow. Raises UsageError that names the flag."""
     from pintpot.planner.limits import Limits, parse_tensor_rules
@@ -66,5 +82,6 @@ def read_limits(
         n_gpu_layers=n_gpu_layers,
         n_cpu_moe=n_cpu_moe,
         override_tensors=parse_tensor_rules(override_tensor),
+        n_gpu_experts=n_gpu_experts,
         depth_tokens=depth,
     )

@@ -171,6 +171,73 @@ BatchSize: TypeAlias = Annotated[
         "-b", "--batch-size", min=1, help="Prompt tokens computed together.", rich_help_panel=_MACHINE
     ),
 ]
+AnyBatchSize: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "-b",
+        "--batch-size",
+        min=1,
+        help="Prompt tokens computed together (default: 512, or what is planned).",
+        show_default=False,
+        rich_help_panel=_MACHINE,
+    ),
+]
+AnyCacheTypeK: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "-ctk",
+        "--cache-type-k",
+        help="Type of cached keys: f32, f16, q8_0 (default: f16, or what is planned).",
+        show_default=False,
+        rich_help_panel=_MACHINE,
+    ),
+]
+AnyCacheTypeV: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "-ctv",
+        "--cache-type-v",
+        help="Type of cached values: f32, f16, q8_0 (default: f16, or what is planned).",
+        show_default=False,
+        rich_help_panel=_MACHINE,
+    ),
+]
+Accelerator: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--accelerator",
+        metavar="none|cpu|cuda|auto",
+        help="What computes beside the CPU; cpu: emulated, in --vram bytes of RAM.",
+        rich_help_panel=_MACHINE,
+    ),
+]
+Vram: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--vram",
+        help="Most memory to use of the accelerator, such as 8GiB.",
+        show_default=False,
+        rich_help_panel=_MACHINE,
+    ),
+]
+ExpertPolicy: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--expert-policy",
+        metavar="adaptive|static|lru|lfu",
+        help="Which experts keep their places on the accelerator.",
+        rich_help_panel=_MACHINE,
+    ),
+]
+ExpertProfile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--expert-profile",
+        help="An importance matrix (pintpot imatrix): its likeliest experts lie there at first.",
+        show_default=False,
+        rich_help_panel=_MACHINE,
+    ),
+]
 CacheTypeK: TypeAlias = Annotated[
     str,
     typer.Option(
@@ -243,6 +310,27 @@ LimitCpuMoe: TypeAlias = Annotated[
         rich_help_panel=LIMITS,
     ),
 ]
+LimitOverrideTensor: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-ot",
+        "--override-tensor",
+        metavar="PATTERN=CPU|GPU",
+        help="Where tensors lie whose name the regular expression finds (repeatable).",
+        show_default=False,
+        rich_help_panel=LIMITS,
+    ),
+]
+LimitGpuExperts: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--gpu-experts",
+        min=0,
+        help="Experts in VRAM, of every layer.",
+        show_default=False,
+        rich_help_panel=LIMITS,
+    ),
+]
 LimitDepth: TypeAlias = Annotated[
     int | None,
     typer.Option(
@@ -259,6 +347,15 @@ MachineGpu: TypeAlias = Annotated[
         "--gpu",
         help='A card by name ("RTX 5060 Ti 16GB"), or none.',
         show_default=False,
+        rich_help_panel=_DESCRIBED,
+    ),
+]
+PlanAccelerator: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--accelerator",
+        metavar="auto|cpu",
+        help="cpu: the one that `pintpot run --accelerator cpu` emulates in --vram bytes.",
         rich_help_panel=_DESCRIBED,
     ),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pintpot.cli import options
-from pintpot.cli.machine import engine_profile, read_hardware, read_limits
+from pintpot.cli.machine import emulated_hardware, engine_profile, read_hardware, read_limits
 from pintpot.cli.options import Engine
 from pintpot.cli.plan_view import print_plan
 from pintpot.errors import UsageError
@@ -43,23 +44,15 @@ def plan(
     cache_type_v: options.LimitCacheTypeV = None,
     n_gpu_layers: options.LimitGpuLayers = None,
     n_cpu_moe: options.LimitCpuMoe = None,
-    override_tensor: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-ot",
-            "--override-tensor",
-            metavar="PATTERN=CPU|GPU",
-            help="Where tensors lie whose name the regular expression finds (repeatable).",
-            show_default=False,
-            rich_help_panel=options.LIMITS,
-        ),
-    ] = None,
+    override_tensor: options.LimitOverrideTensor = None,
+    gpu_experts: options.LimitGpuExperts = None,
     depth: options.LimitDepth = None,
     gpu: options.MachineGpu = None,
     vram: options.MachineVram = None,
     ram: options.MachineRam = None,
     ram_bandwidth: options.MachineRamBandwidth = None,
     cores: options.MachineCores = None,
+    accelerator: options.PlanAccelerator = "auto",
     engine: options.PlanEngine = Engine.PINTPOT,
     export_as: Annotated[
         ExportTool | None,
@@ -72,9 +65,15 @@ def plan(
         raise UsageError("--as prints settings and --json a plan: choose one")
 
     limits = read_limits(
-        ctx, cache_type_k, cache_type_v, n_gpu_layers, n_cpu_moe, depth, override_tensor or ()
+        ctx, cache_type_k, cache_type_v, n_gpu_layers, n_cpu_moe, depth, override_tensor or (), gpu_experts
     )
-    hardware = read_hardware(gpu, vram, ram, ram_bandwidth, cores)
+    if accelerator == "cpu":
+        hardware = emulated_hardware(gpu, vram, ram, ram_bandwidth, cores)
+        limits = replace(limits, use_gpu=True)
+    elif accelerator == "auto":
+        hardware = read_hardware(gpu, vram, ram, ram_bandwidth, cores)
+    else:
+        raise UsageError(f"--accelerator {accelerator!r}: expected auto, or cpu for what `run` emulates")
     found = _plan(model, hardware, limits, Engine.LLAMA_CPP if export_as else engine)
     if export_as is not None:
         from pintpot.planner.export import Tool, export

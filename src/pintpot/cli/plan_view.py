@@ -63,7 +63,9 @@ def print_plan(plan: Plan) -> None:
     _contexts(console, plan.contexts)
     _formats(console, plan.quants)
     _advice(console, plan.advice)
-    if p.hardware.gpus and p.profile.name == "pintpot":
+    if p.hardware.gpus and p.hardware.gpus[0].emulated:
+        note("speeds are those of the card that is emulated; the CPU computes in its place")
+    elif p.hardware.gpus and p.profile.name == "pintpot":
         note("this version runs on the CPU only: figures with a GPU are what its design aims at")
 
 

@@ -41,12 +41,21 @@ def run(
     quiet: o.Quiet = False,
     ctx_size: o.CtxSize = None,
     threads: o.Threads = None,
-    batch_size: o.BatchSize = 512,
-    cache_type_k: o.CacheTypeK = "f16",
-    cache_type_v: o.CacheTypeV = "f16",
+    batch_size: o.AnyBatchSize = None,
+    cache_type_k: o.AnyCacheTypeK = None,
+    cache_type_v: o.AnyCacheTypeV = None,
+    accelerator: o.Accelerator = "auto",
+    vram: o.Vram = None,
+    n_gpu_layers: o.LimitGpuLayers = None,
+    n_cpu_moe: o.LimitCpuMoe = None,
+    override_tensor: o.LimitOverrideTensor = None,
+    gpu_experts: o.LimitGpuExperts = None,
+    expert_policy: o.ExpertPolicy = "adaptive",
+    expert_profile: o.ExpertProfile = None,
 ) -> None:
     """Run a model: answer PROMPT, or start a conversation."""
     from pintpot.cli.answer import Answering
+    from pintpot.cli.text import note
     from pintpot.llm import load
     from pintpot.runtime.sampler import SamplingParams
     from pintpot.store.resolve import resolve_model
@@ -77,7 +86,17 @@ def run(
         batch=batch_size,
         cache_type_k=cache_type_k,
         cache_type_v=cache_type_v,
+        accelerator=accelerator,
+        vram=vram,
+        n_gpu_layers=n_gpu_layers,
+        n_cpu_moe=n_cpu_moe,
+        override_tensor=override_tensor or (),
+        gpu_experts=gpu_experts,
+        expert_policy=expert_policy,
+        expert_profile=expert_profile,
     )
+    for line in llm.notes:
+        note(f"note: {line}")
     if ctx_size is None:
         _tell_reduced_context(llm)
     if text is None:

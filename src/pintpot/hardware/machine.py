@@ -49,7 +49,8 @@ class Memory:
 
 @dataclass(frozen=True)
 class GPU:
-    """A graphics processor. `unified`: its memory is the machine's RAM, and vram_* the part it may use."""
+    """A graphics processor. `unified`: its memory is the machine's RAM, and vram_* the part it may use.
+    `emulated`: the CPU computes in its place, within as many bytes (`hardware.emulated`)."""
 
     name: str
     vram_total_bytes: int
@@ -64,6 +65,7 @@ class GPU:
     unified: bool = False
     bandwidth_source: str = "unknown"  # "measured DATE", "catalog", "driver" (bus width x clock), "flag"
     pcie_source: str = "unknown"  # "measured DATE", "link"
+    emulated: bool = False
 
 
 @dataclass(frozen=True)

@@ -199,8 +199,8 @@ class Ops(ABC):
         """A weight for `linear` and `embed`."""
 
     @abstractmethod
-    def vector(self, values: F32) -> Prepared:
-        """A float32 vector (norm weight, bias) where the backend wants it."""
+    def vector(self, values: F32, name: str) -> Prepared:
+        """A float32 vector (norm weight, bias) where the backend wants it; `name` is its tensor's."""
 
     @abstractmethod
     def attention_layer(self, w: AttentionWeights) -> Prepared: ...
@@ -215,13 +215,13 @@ class Ops(ABC):
     def moe_layer(self, w: MoEWeights) -> Prepared: ...
 
     @abstractmethod
-    def kv_cache(self, layout: KVLayout) -> Prepared:
-        """Memory for one layer's keys and values; has `.nbytes` and `.copy_slot(src, dst, n_tokens)`."""
+    def kv_cache(self, layout: KVLayout, layer: int) -> Prepared:
+        """Memory for the keys and values of a layer; has `.nbytes` and `.copy_slot(src, dst, n_tokens)`."""
 
     @abstractmethod
-    def delta_state(self, layout: DeltaStateLayout) -> Prepared:
-        """Zeroed state; has `.nbytes`, `.reset(slot)`, `.copy_slot(src, dst)`, `.save(slot) -> bytes-like`
-        and `.restore(slot, saved)`."""
+    def delta_state(self, layout: DeltaStateLayout, layer: int) -> Prepared:
+        """Zeroed state of a layer; has `.nbytes`, `.reset(slot)`, `.copy_slot(src, dst)`,
+        `.save(slot) -> bytes-like` and `.restore(slot, saved)`."""
 
     # --- recording -------------------------------------------------------------------------------
     @abstractmethod

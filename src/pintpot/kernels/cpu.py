@@ -85,7 +85,7 @@ class CpuOps(Ops):
     def _optional_matrix(self, view: TensorView | None) -> _native.Matrix | None:
         return None if view is None else self.matrix(view)
 
-    def vector(self, values: F32) -> F32:
+    def vector(self, values: F32, name: str) -> F32:  # noqa: ARG002
         return _values(values)
 
     def attention_layer(self, w: AttentionWeights) -> _native.AttentionLayer:
@@ -164,7 +164,7 @@ class CpuOps(Ops):
                 shared_gate=_optional_values(w.shared_gate),
             )
 
-    def kv_cache(self, layout: KVLayout) -> _native.KVCache:
+    def kv_cache(self, layout: KVLayout, layer: int) -> _native.KVCache:  # noqa: ARG002
         return _native.KVCache(
             layout.n_slots,
             layout.capacity,
@@ -175,7 +175,7 @@ class CpuOps(Ops):
             layout.type_v,
         )
 
-    def delta_state(self, layout: DeltaStateLayout) -> _native.DeltaState:
+    def delta_state(self, layout: DeltaStateLayout, layer: int) -> _native.DeltaState:  # noqa: ARG002
         return _native.DeltaState(
             layout.n_slots,
             layout.n_head_v,
@@ -269,6 +269,19 @@ class CpuOps(Ops):
     ) -> F32:
         out = np.empty(x.shape, np.float32)
         _native.moe(self.engine, layer, x, out, router_x, routes)
+        return out
+
+    def route(self, x: F32, layer: _native.MoELayer, n_used: int) -> tuple[I32, F32]:
+        """The routing of a MoE layer alone: experts and their weights, [n_tokens, n_used]."""
+        ids, weights = np.empty((len(x), n_used), np.int32), np.empty((len(x), n_used), np.float32)
+        _native.moe_route(self.engine, layer, x, ids, weights)
+        return ids, weights
+
+    def experts(self, x: F32, layer: _native.MoELayer, ids: I32, weights: F32, *, with_shared: bool) -> F32:
+        """The experts of a MoE layer alone: the sum of weights * expert(x) over `ids`, both
+        [n_tokens, n_expert_used]; negative ids are computed elsewhere."""
+        out = np.empty(x.shape, np.float32)
+        _native.moe_experts(self.engine, layer, x, ids, weights, with_shared, out)
         return out
 
     def to_numpy(self, x: F32) -> F32:

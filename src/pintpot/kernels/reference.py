@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -40,49 +41,76 @@ MIN_WEIGHT_SUM = (
 )  # llama.cpp's floor when dividing expert weights by their sum (f16's smallest normal)
 
 
+class Matrix(Protocol):
+    """`n_mats` matrices of [rows, cols]; `recorded_as` is the tensor its inputs count for."""
+
+    @property
+    def recorded_as(self) -> str | None: ...
+
+    @property
+    def n_mats(self) -> int: ...
+
+    @property
+    def cols(self) -> int: ...
+
+    def mat(self, index: int) -> Tensor:
+        """One of them as floats."""
+
+
 @dataclass(frozen=True, slots=True)
-class _Matrix:
+class FloatMatrix:
     """Float values [n_mats, rows, cols]."""
 
     values: Tensor
-    recorded_as: str | None  # the tensor its inputs count for
+    recorded_as: str | None
+
+    @property
+    def n_mats(self) -> int:
+        return len(self.values)
+
+    @property
+    def cols(self) -> int:
+        return self.values.shape[2]
+
+    def mat(self, index: int) -> Tensor:
+        return self.values[index]
 
 
 @dataclass(frozen=True, slots=True)
 class _Attention:
     w: AttentionWeights
-    wq: _Matrix
-    wk: _Matrix | None
-    wv: _Matrix | None
-    wo: _Matrix
+    wq: Matrix
+    wk: Matrix | None
+    wv: Matrix | None
+    wo: Matrix
 
 
 @dataclass(frozen=True, slots=True)
 class _DeltaNet:
     w: DeltaNetWeights
-    wqkv: _Matrix
-    wz: _Matrix
-    wbeta: _Matrix
-    walpha: _Matrix
-    wo: _Matrix
+    wqkv: Matrix
+    wz: Matrix
+    wbeta: Matrix
+    walpha: Matrix
+    wo: Matrix
 
 
 @dataclass(frozen=True, slots=True)
-class _FFN:
-    gate: _Matrix
-    up: _Matrix
-    down: _Matrix
+class FFN:
+    gate: Matrix
+    up: Matrix
+    down: Matrix
     activation: Activation
 
 
 @dataclass(frozen=True, slots=True)
 class _MoE:
     w: MoEWeights
-    router: _Matrix
-    gate: _Matrix
-    up: _Matrix
-    down: _Matrix
-    shared: _FFN | None
+    router: Matrix
+    gate: Matrix
+    up: Matrix
+    down: Matrix
+    shared: FFN | None
 
 
 def activate(gate: Tensor, up: Tensor, activation: Activation) -> Tensor:
@@ -134,15 +162,18 @@ class ReferenceOps(Ops):
 
     # --- load time
 
-    def matrix(self, view: TensorView) -> _Matrix:
+    def matrix(self, view: TensorView) -> Matrix:
         n_bytes = view.rows * view.row_bytes
         mats = []
         for i in range(view.n_mats):
             raw = view.data[i * view.mat_stride : i * view.mat_stride + n_bytes]
             mats.append(torch.from_numpy(dequantize(view.ggml_type, raw, (view.rows, view.cols))))
-        return _Matrix(torch.stack(mats).to(self.dtype), None if view.first_row else view.name)
+        return FloatMatrix(torch.stack(mats).to(self.dtype), None if view.first_row else view.name)
 
-    def vector(self, values: F32) -> Tensor:
+    def vector(self, values: F32, name: str) -> Tensor:  # noqa: ARG002
+        return self._values(values)
+
+    def _values(self, values: F32) -> Tensor:
         return torch.tensor(np.asarray(values, np.float32)).to(self.dtype)
 
     def attention_layer(self, w: AttentionWeights) -> _Attention:
@@ -157,8 +188,8 @@ class ReferenceOps(Ops):
     def delta_net_layer(self, w: DeltaNetWeights) -> _DeltaNet:
         return _DeltaNet(w, *(self.matrix(m) for m in (w.wqkv, w.wz, w.wbeta, w.walpha, w.wo)))
 
-    def ffn_layer(self, w: FFNWeights) -> _FFN:
-        return _FFN(self.matrix(w.gate), self.matrix(w.up), self.matrix(w.down), w.activation)
+    def ffn_layer(self, w: FFNWeights) -> FFN:
+        return FFN(self.matrix(w.gate), self.matrix(w.up), self.matrix(w.down), w.activation)
 
     def moe_layer(self, w: MoEWeights) -> _MoE:
         shared = None if w.shared is None else self.ffn_layer(w.shared)
@@ -166,10 +197,10 @@ class ReferenceOps(Ops):
             w, self.matrix(w.router), self.matrix(w.gate), self.matrix(w.up), self.matrix(w.down), shared
         )
 
-    def kv_cache(self, layout: KVLayout) -> ReferenceKVCache:
+    def kv_cache(self, layout: KVLayout, layer: int) -> ReferenceKVCache:  # noqa: ARG002
         return ReferenceKVCache(layout, self.dtype)
 
-    def delta_state(self, layout: DeltaStateLayout) -> ReferenceDeltaState:
+    def delta_state(self, layout: DeltaStateLayout, layer: int) -> ReferenceDeltaState:  # noqa: ARG002
         return ReferenceDeltaState(layout, self.dtype)
 
     # --- recording
@@ -186,26 +217,25 @@ class ReferenceOps(Ops):
             for name, sums in (self._recorded or {}).items()
         }
 
-    def _linear(self, x: Tensor, w: _Matrix, bias: Tensor | None = None, mat: int = 0) -> Tensor:
+    def _linear(self, x: Tensor, w: Matrix, bias: Tensor | None = None, mat: int = 0) -> Tensor:
         """x @ w[mat].T (+ bias): every product of a weight goes through here."""
         if self._recorded is not None and w.recorded_as is not None:
-            n_mats, _, cols = w.values.shape
             if w.recorded_as not in self._recorded:
                 self._recorded[w.recorded_as] = InputSums(
-                    np.zeros((n_mats, cols)), np.zeros(n_mats, np.int64)
+                    np.zeros((w.n_mats, w.cols)), np.zeros(w.n_mats, np.int64)
                 )
             sums = self._recorded[w.recorded_as]
             sums.squares[mat] += x.double().square().sum(0).numpy()
             sums.rows[mat] += len(x)
-        return F.linear(x, w.values[mat], bias)
+        return F.linear(x, w.mat(mat), bias)
 
     # --- step time
 
     def batch(self, segments: Sequence[Segment]) -> tuple[Segment, ...]:
         return tuple(segments)
 
-    def embed(self, matrix: _Matrix, tokens: I32) -> Tensor:
-        return matrix.values[0, torch.from_numpy(np.asarray(tokens, np.int64))]
+    def embed(self, matrix: Matrix, tokens: I32) -> Tensor:
+        return matrix.mat(0)[torch.from_numpy(np.asarray(tokens, np.int64))]
 
     def rms_norm(self, x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
         return rms_norm(x, weight, eps)
@@ -226,7 +256,7 @@ class ReferenceOps(Ops):
     def gated(self, gate: Tensor, up: Tensor, activation: Activation) -> Tensor:
         return activate(gate, up, activation)
 
-    def linear(self, x: Tensor, matrix: _Matrix, bias: Tensor | None = None) -> Tensor:
+    def linear(self, x: Tensor, matrix: Matrix, bias: Tensor | None = None) -> Tensor:
         return self._linear(x, matrix, bias)
 
     def rows(self, x: Tensor, index: I32) -> Tensor:
@@ -273,7 +303,7 @@ class ReferenceOps(Ops):
 
     def _norm_rope(self, x: Tensor, norm: F32 | None, w: AttentionWeights, positions: Tensor) -> Tensor:
         if norm is not None:
-            x = rms_norm(x, self.vector(norm), w.norm_eps)
+            x = rms_norm(x, self._values(norm), w.norm_eps)
         return x if w.rope is None else apply_rope(x, positions, w.rope)
 
     def _attend(self, q: Tensor, w: AttentionWeights, cache: ReferenceKVCache, s: Segment) -> Tensor:
@@ -292,7 +322,7 @@ class ReferenceOps(Ops):
             seen &= key > at - w.window
         logits = logits.masked_fill(~seen, -math.inf)
         if w.sinks is not None:
-            sinks = self.vector(w.sinks)[:, None, None].expand(-1, s.n, 1)
+            sinks = self._values(w.sinks)[:, None, None].expand(-1, s.n, 1)
             p = torch.softmax(torch.cat((logits, sinks), dim=-1), dim=-1)[..., :-1]
         else:
             p = torch.softmax(logits, dim=-1)
@@ -305,8 +335,8 @@ class ReferenceOps(Ops):
         qkv = self._linear(x, layer.wqkv)
         beta = torch.sigmoid(self._linear(x, layer.wbeta))  # [n, n_head_v]
         decay = torch.exp(
-            self.vector(w.a)
-            * F.softplus(self._linear(x, layer.walpha) + self.vector(w.dt_bias), threshold=80)
+            self._values(w.a)
+            * F.softplus(self._linear(x, layer.walpha) + self._values(w.dt_bias), threshold=80)
         )
         outs = []
         start = 0
@@ -315,14 +345,14 @@ class ReferenceOps(Ops):
             qkv_s = self._conv(qkv[start:stop], w, state.conv[s.slot])
             outs.append(self._recur(qkv_s, decay[start:stop], beta[start:stop], w, state.memory[s.slot]))
             start = stop
-        out = rms_norm(torch.cat(outs), self.vector(w.norm), w.norm_eps)
+        out = rms_norm(torch.cat(outs), self._values(w.norm), w.norm_eps)
         z = self._linear(x, layer.wz).view(out.shape)
         return self._linear((out * F.silu(z)).reshape(len(x), -1), layer.wo)
 
     def _conv(self, x: Tensor, w: DeltaNetWeights, past: Tensor) -> Tensor:
         """silu of the causal convolution; x [n, conv_dim]; `past` [kernel-1, conv_dim] is updated."""
         full = torch.cat((past, x))
-        kernel = self.vector(w.conv)  # [conv_dim, conv_kernel]
+        kernel = self._values(w.conv)  # [conv_dim, conv_kernel]
         taps = full.unfold(0, w.conv_kernel, 1)  # [n, conv_dim, conv_kernel]
         past.copy_(full[len(x) :])
         return F.silu((taps * kernel).sum(-1))
@@ -343,7 +373,7 @@ class ReferenceOps(Ops):
             outs.append(torch.einsum("hk,hkv->hv", q[t], memory))
         return torch.stack(outs)
 
-    def ffn(self, x: Tensor, layer: _FFN) -> Tensor:
+    def ffn(self, x: Tensor, layer: FFN) -> Tensor:
         gate, up = self._linear(x, layer.gate), self._linear(x, layer.up)
         return self._linear(activate(gate, up, layer.activation), layer.down)
 
@@ -360,12 +390,12 @@ class ReferenceOps(Ops):
             token, place = torch.nonzero(experts == e, as_tuple=True)
             y = self._expert(x[token], layer, e)
             out.index_add_(0, token, y * weights[token, place, None])
-        if layer.shared is not None:
-            y = self.ffn(x, layer.shared)
-            if w.shared_gate is not None:
-                y = y * torch.sigmoid(x @ self.vector(w.shared_gate))[:, None]
-            out = out + y
-        return out
+        return out if layer.shared is None else out + self._shared(x, layer.shared, w.shared_gate)
+
+    def _shared(self, x: Tensor, layer: FFN, gate: F32 | None) -> Tensor:
+        """The expert that every token is sent to."""
+        y = self.ffn(x, layer)
+        return y if gate is None else y * torch.sigmoid(x @ self._values(gate))[:, None]
 
     def _route(self, logits: Tensor, w: MoEWeights) -> tuple[Tensor, Tensor]:
         """The chosen experts [n, k] and their weights [n, k]."""
@@ -390,9 +420,9 @@ class ReferenceOps(Ops):
         y = self._linear(activate(gate, up, w.activation), layer.down, mat=e)
         if w.down_scale is not None:
             y = y * float(w.down_scale[e])
-        return y if w.down_bias is None else y + self.vector(w.down_bias[e])
+        return y if w.down_bias is None else y + self._values(w.down_bias[e])
 
     def _opt(self, values: F32 | None, index: int | None = None) -> Tensor | None:
         if values is None:
             return None
-        return self.vector(values if index is None else values[index])
+        return self._values(values if index is None else values[index])

@@ -32,11 +32,11 @@ class Model(ABC):
         self.spec = spec
         self.ops = ops
         self.tok_embd = ops.matrix(tensors.matrix("token_embd.weight", spec.n_vocab, spec.n_embd))
-        self.output_norm = ops.vector(tensors.vector("output_norm.weight", spec.n_embd))
+        self.output_norm = self.vector("output_norm.weight", spec.n_embd, tensors)
         output = tensors.find_matrix("output.weight", spec.n_vocab, spec.n_embd)
         self.output = self.tok_embd if output is None else ops.matrix(output)
         bias = tensors.find_vector("output.bias", spec.n_vocab)
-        self.output_bias = None if bias is None else ops.vector(bias)
+        self.output_bias = None if bias is None else ops.vector(bias, "output.bias")
 
     @abstractmethod
     def forward(
@@ -53,6 +53,10 @@ class Model(ABC):
         empty array when no rows are wanted. `routes` receives the experts chosen in each MoE layer, int32
         [n_tokens, n_expert_used]; in the last layer only for `out_rows`.
         """
+
+    def vector(self, name: str, width: int, tensors: Tensors) -> Prepared:
+        """The vector `name` of the file, such as a norm's weight."""
+        return self.ops.vector(tensors.vector(name, width), name)
 
     def moe(
         self,
@@ -114,10 +118,10 @@ class PreNormDecoder(Model):
         ops, spec = self.ops, self.spec
         ffn = spec.layers[i].ffn
         return DecoderLayer(
-            mixer_norm=ops.vector(tensors.vector(f"blk.{i}.attn_norm.weight", spec.n_embd)),
+            mixer_norm=self.vector(f"blk.{i}.attn_norm.weight", spec.n_embd, tensors),
             mixer=self.mixer(i, tensors),
             is_attention=isinstance(spec.layers[i].mixer, AttentionLayer),
-            ffn_norm=ops.vector(tensors.vector(f"blk.{i}.{self.ffn_norm_name}.weight", spec.n_embd)),
+            ffn_norm=self.vector(f"blk.{i}.{self.ffn_norm_name}.weight", spec.n_embd, tensors),
             ffn=ops.ffn_layer(dense_weights(spec.n_embd, f"blk.{i}.ffn_", ffn.n_ff, tensors))
             if isinstance(ffn, DenseFFN)
             else ops.moe_layer(self.moe_weights(i, ffn, tensors)),

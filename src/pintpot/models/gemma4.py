@@ -62,7 +62,7 @@ class Gemma4(Model):
                 tensors.matrix("per_layer_token_embd.weight", spec.n_vocab, rows)
             )
             self.per_layer_proj = ops.matrix(tensors.matrix("per_layer_model_proj.weight", rows, spec.n_embd))
-            self.per_layer_norm = ops.vector(tensors.vector("per_layer_proj_norm.weight", width))
+            self.per_layer_norm = self.vector("per_layer_proj_norm.weight", width, tensors)
         self.layers = [self._layer(i, tensors) for i in range(spec.n_layer)]
 
     def _layer(self, i: int, tensors: Tensors) -> Gemma4Layer:
@@ -85,17 +85,18 @@ class Gemma4(Model):
         )
 
     def _norm(self, name: str, tensors: Tensors) -> Prepared:
-        return self.ops.vector(tensors.vector(f"{name}.weight", self.spec.n_embd))
+        return self.vector(f"{name}.weight", self.spec.n_embd, tensors)
 
     def _experts(self, i: int, tensors: Tensors) -> Experts:
         spec, p = self.spec, f"blk.{i}."
         ffn = spec.layers[i].ffn
         if isinstance(ffn, DenseFFN):
             raise TypeError(f"layer {i} has no experts")
-        router_scale = tensors.vector(f"{p}ffn_gate_inp.scale", spec.n_embd)
+        scale_name = f"{p}ffn_gate_inp.scale"
+        router_scale = tensors.vector(scale_name, spec.n_embd) * np.float32(spec.n_embd**-0.5)
         return Experts(
             weights=self.ops.moe_layer(moe_weights(spec, i, ffn, tensors, MoEStyle(activation=GELU))),
-            router_norm=self.ops.vector(router_scale * np.float32(spec.n_embd**-0.5)),
+            router_norm=self.ops.vector(router_scale, scale_name),
             pre_norm=self._norm(f"{p}pre_ffw_norm_2", tensors),
             post_norm=self._norm(f"{p}post_ffw_norm_2", tensors),
             dense_post_norm=self._norm(f"{p}post_ffw_norm_1", tensors),

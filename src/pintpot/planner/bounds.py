@@ -39,10 +39,11 @@ def most_tokens_s(entry: Entry, quant: str, vram_bytes: int, rate: Rates, profil
     gpu = rate.gpu_bytes if vram_bytes else 0.0
     on_gpu = min(dense, vram_bytes) if gpu > rate.cpu_bytes else 0.0
     seconds = (dense - on_gpu) / rate.cpu_bytes + (on_gpu / gpu if on_gpu else 0.0)
-    if routed:
+    if routed and entry.shape.experts is not None:
         # The share of hits is concave in what is resident: no split over layers beats an even one.
         experts = _COUNTED * _expert_values(entry.shape) * _bits(quant) / 8
-        hits = profile.hit_share((vram_bytes - on_gpu) / experts) if gpu else 0.0
+        resident = (vram_bytes - on_gpu) / experts
+        hits = profile.hit_share(resident, entry.shape.experts.n_expert) if gpu else 0.0
         seconds += routed * (1.0 - hits) / rate.cpu_bytes
     layer_s = min(profile.cpu_layer_s, profile.gpu_layer_s if gpu else math.inf)
     return 1.0 / (seconds + profile.token_s + entry.shape.n_layer * layer_s)

@@ -67,7 +67,10 @@ class Limits:
     n_gpu_layers: int | None = None  # -ngl
     n_cpu_moe: int | None = None  # -ncmoe: experts of the first so many layers in RAM
     override_tensors: tuple[TensorRule, ...] = ()  # -ot
+    n_gpu_experts: int | None = None  # --gpu-experts: slots in every layer whose experts may lie in VRAM
     n_threads: int | None = None  # -t
+    n_slots: int = 1  # sequences kept side by side
+    use_gpu: bool = False  # as far as it goes, faster or not
     depth_tokens: int | None = None  # at which decode is judged; None: a quarter of the context
     vram_headroom_bytes: int = 512 * MIB
     ram_headroom_bytes: int = 1024 * MIB
@@ -76,11 +79,24 @@ class Limits:
         """The same limits for another context."""
         return replace(self, ctx_tokens=ctx_tokens)
 
+    @property
+    def gpu_flags(self) -> tuple[str, ...]:
+        """The flags that say something of a GPU, as far as they are given."""
+        given = {
+            "--vram": self.vram_bytes,
+            "-ngl": self.n_gpu_layers,
+            "-ncmoe": self.n_cpu_moe,
+            "-ot": self.override_tensors or None,
+            "--gpu-experts": self.n_gpu_experts,
+        }
+        return tuple(flag for flag, value in given.items() if value is not None)
+
     def usable_vram(self, hardware: Hardware) -> int:
         """Bytes that may be used of the first GPU; 0 without one."""
         if not hardware.gpus:
             return 0
-        free = hardware.gpus[0].vram_free_bytes - self.vram_headroom_bytes
+        gpu = hardware.gpus[0]
+        free = gpu.vram_free_bytes - (0 if gpu.emulated else self.vram_headroom_bytes)
         return max(0, free if self.vram_bytes is None else min(free, self.vram_bytes))
 
     def usable_ram(self, hardware: Hardware) -> int:

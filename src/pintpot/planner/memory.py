@@ -23,7 +23,9 @@ from pintpot.spec.size import is_expert
 # tokenizer keeps of one token with one merge (a SentencePiece vocabulary keeps 250 bytes).
 _PROCESS_BYTES: Final = 60 << 20
 _TOKEN_BYTES: Final = 620
+STREAMED_AT_ONCE: Final = 2  # experts on their way to the GPU: one is copied while the other is computed
 _LAYER: Final = re.compile(r"blk\.(\d+)\.")
+_MIXER: Final = re.compile(r"blk\.\d+\.(?!attn_norm\.)(attn|ssm)_")  # attention, or a recurrent layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class LayerBytes:
     dense_in_ram: int = 0
     dense_macs_in_ram: int = 0
     experts_on_gpu: bool | None = None  # None: no rule, or no experts
+    mixer_in_ram: bool = False  # some of its weights are, by a rule
 
     @property
     def expert(self) -> int:
@@ -150,6 +153,7 @@ class _Layer:
     dense_in_ram: int = 0
     dense_values_in_ram: int = 0
     experts_on_gpu: bool | None = None
+    mixer_in_ram: bool = False
 
     def add(self, tensor: TensorSize, on_gpu: bool | None) -> None:
         if is_expert(tensor.name):
@@ -163,6 +167,7 @@ class _Layer:
         if on_gpu is False:
             self.dense_in_ram += tensor.nbytes
             self.dense_values_in_ram += tensor.n_values
+            self.mixer_in_ram |= _MIXER.match(tensor.name) is not None
 
     def done(self, layer: LayerSpec) -> LayerBytes:
         if not isinstance(layer.ffn, MoEFFN):
@@ -171,6 +176,7 @@ class _Layer:
                 dense_macs=self.dense_values + self.expert_values,
                 dense_in_ram=self.dense_in_ram,
                 dense_macs_in_ram=self.dense_values_in_ram,
+                mixer_in_ram=self.mixer_in_ram,
             )
         return LayerBytes(
             self.dense,
@@ -182,6 +188,7 @@ class _Layer:
             self.dense_in_ram,
             self.dense_values_in_ram,
             self.experts_on_gpu,
+            self.mixer_in_ram,
         )
 
 
@@ -248,6 +255,11 @@ def step_bytes(spec: ModelSpec, n_batch: int) -> int:
     widest = max(_layer_values(spec.n_embd, layer) for layer in spec.layers)
     residual = 4 * spec.n_embd + spec.n_embd_per_layer * spec.n_layer
     return 4 * (n_batch * (widest + residual) + spec.n_vocab)
+
+
+def stream_bytes(model: ModelBytes) -> int:
+    """VRAM through which a long prompt's experts pass that have no slot."""
+    return STREAMED_AT_ONCE * max((layer.expert for layer in model.layers), default=0)
 
 
 def process_bytes(spec: ModelSpec) -> int:

@@ -28,6 +28,7 @@ from pintpot.planner.memory import (
     cache_read_bytes,
     process_bytes,
     step_bytes,
+    stream_bytes,
 )
 from pintpot.planner.profile import EngineProfile
 from pintpot.planner.speed import (
@@ -121,7 +122,7 @@ def solve(problem: Problem) -> Solution:
         for settings, steps in _caches(problem):
             placed += _with_gpu(problem, settings, steps, ways, _least(problem, placed))
         within = [s for s in placed if s.ram.total <= problem.ram_bytes]
-        best = min(within or placed or [best], key=lambda s: s.token.total)
+        best = min(within or placed or [best], key=lambda s: _rank(problem, s))
     if best.ram.total > problem.ram_bytes:
         gib = 1 << 30
         raise DoesNotFitError(
@@ -141,13 +142,21 @@ def solve_or_none(problem: Problem) -> Solution | None:
 
 
 def _least(problem: Problem, placed: Sequence[Solution]) -> float:
-    """Seconds a token of the fastest that RAM holds."""
+    """Seconds a token of the fastest that RAM holds, which others must beat to be looked at."""
+    if problem.limits.use_gpu:
+        return inf
     return min((s.token.total for s in placed if s.ram.total <= problem.ram_bytes), default=inf)
+
+
+def _rank(problem: Problem, solution: Solution) -> tuple[int, float]:
+    """The best first: the fastest, or where the GPU is to be used the one with most layers there."""
+    layers = solution.placement.n_gpu_layers if problem.limits.use_gpu else 0
+    return -layers, solution.token.total
 
 
 def _forced(problem: Problem) -> bool:
     """Whether flags say what lies on the GPU, faster or not."""
-    asked = problem.limits.n_gpu_layers is not None
+    asked = problem.limits.n_gpu_layers is not None or problem.limits.use_gpu
     return asked or any(layer.experts_on_gpu for layer in problem.model.layers)
 
 
@@ -158,6 +167,7 @@ def _base_settings(problem: Problem) -> CacheSettings:
         type_k=limits.type_k or KVType.F16,
         type_v=limits.type_v or KVType.F16,
         n_batch=limits.n_batch or _BATCHES[0],
+        n_slots=limits.n_slots,
     )
 
 
@@ -207,7 +217,7 @@ def _fixed_bytes(problem: Problem, settings: CacheSettings) -> list[int]:
     """VRAM without routed experts, for every number of layers on the GPU."""
     model = problem.model
     cache = cache_bytes(problem.spec, settings, problem.profile.cache_steps)
-    once = GPU_CONTEXT_BYTES + step_bytes(problem.spec, settings.n_batch)
+    once = _context_bytes(problem) + _gpu_buffers(problem, settings)
     once += 0 if model.head_in_ram else model.head
     layers = (
         layer.dense - layer.dense_in_ram + kv + state
@@ -216,6 +226,17 @@ def _fixed_bytes(problem: Problem, settings: CacheSettings) -> list[int]:
         )
     )
     return [0, *list(accumulate(layers, initial=once))[1:]]
+
+
+def _context_bytes(problem: Problem) -> int:
+    """What the driver takes for itself."""
+    return 0 if problem.hardware.gpus[0].emulated else GPU_CONTEXT_BYTES
+
+
+def _gpu_buffers(problem: Problem, settings: CacheSettings) -> int:
+    """Buffers of a step, and those that experts without a slot pass through where the engine streams them."""
+    streamed = stream_bytes(problem.model) if problem.profile.per_expert else 0
+    return step_bytes(problem.spec, settings.n_batch) + streamed
 
 
 def _on_cpu(problem: Problem, settings: CacheSettings, steps: tuple[str, ...]) -> Solution:
@@ -241,7 +262,7 @@ def _with_gpu(
         problem = _without_pins(problem)
         ways = _ways(problem)
         steps = (*steps, "not all experts that -ot wants on the GPU are there")
-    room = pinned or room
+    room = _with_slots_asked_for(problem, pinned or room, fixed[wanted])
     if _forced(problem):
         room = dict(list(room.items())[:1])
     bounds = _least_seconds(problem, smaller, ways[0].options)
@@ -305,10 +326,14 @@ def _options(problem: Problem, *, whole_layers: bool) -> list[Group[int]]:
     for i, layer in enumerate(problem.model.layers):
         allowed = i >= kept_on_cpu if layer.experts_on_gpu is None else layer.experts_on_gpu
         most = layer.n_expert if allowed else 0
+        if problem.limits.n_gpu_experts is not None and layer.experts_on_gpu is None:
+            most = _slots_asked_for(problem, i)
+            counts: Sequence[int] = [most]
+        elif layer.experts_on_gpu:
+            counts = [most]
+        else:
+            counts = sorted({0, most}) if whole_layers else range(most + 1)
         if (layer, most) not in alike:
-            counts = (
-                [most] if layer.experts_on_gpu else sorted({0, most}) if whole_layers else range(most + 1)
-            )
             alike[layer, most] = Group(
                 Option(n, n * layer.expert, expert_seconds(layer, n, rate, problem.profile)[0])
                 for n in counts
@@ -332,6 +357,34 @@ def _with_room_for_pins(problem: Problem, room: dict[int, int]) -> dict[int, int
         return room
     nbytes = sum(layers[i].experts for i in pinned)
     return {n: left for n, left in room.items() if n >= len(layers) - pinned[0] and left >= nbytes}
+
+
+def _with_slots_asked_for(problem: Problem, room: dict[int, int], taken: int) -> dict[int, int]:
+    """Numbers of layers on the GPU that leave room for as many experts of each as --gpu-experts says.
+
+    Raises DoesNotFitError, with the number there is room for, where not even one layer does.
+    """
+    asked = problem.limits.n_gpu_experts
+    if asked is None:
+        return room
+    slots = [_slots_asked_for(problem, i) * layer.expert for i, layer in enumerate(problem.model.layers)]
+    kept = {n: left for n, left in room.items() if sum(slots[len(slots) - n :]) <= left}
+    if kept or not room:
+        return kept
+    mib = 1 << 20
+    raise DoesNotFitError(
+        f"--gpu-experts {asked}: {asked} experts of each layer take {sum(slots) / mib:,.1f} MiB and all else "
+        f"{taken / mib:,.1f} MiB of the {problem.vram_bytes / mib:,.1f} MiB that may be used: give fewer, or "
+        "leave the number to the plan"
+    )
+
+
+def _slots_asked_for(problem: Problem, layer: int) -> int:
+    """Experts of a layer that --gpu-experts puts into VRAM."""
+    asked, bytes_ = problem.limits.n_gpu_experts or 0, problem.model.layers[layer]
+    if layer < (problem.limits.n_cpu_moe or 0) or bytes_.experts_on_gpu is not None:
+        return 0
+    return min(asked, bytes_.n_expert)
 
 
 def _without_pins(problem: Problem) -> Problem:
@@ -377,8 +430,8 @@ def _usage(problem: Problem, settings: CacheSettings, placement: Placement) -> t
         + (model.head if placement.output_on_gpu else 0),
         experts=resident,
         cache=_cache_of(cache, on_gpu, where=True),
-        buffers=buffers if any_gpu else 0,
-        overhead=GPU_CONTEXT_BYTES if any_gpu else 0,
+        buffers=_gpu_buffers(problem, settings) if any_gpu else 0,
+        overhead=_context_bytes(problem) if any_gpu else 0,
     )
     ram = Usage(
         dense=sum(

@@ -78,7 +78,7 @@ def expert_seconds(
     """(elapsed, GPU, CPU) seconds of a layer's routed experts, `resident` of them in VRAM."""
     if not layer.n_expert:
         return 0.0, 0.0, 0.0
-    hits = profile.hit_share(resident / layer.n_expert) if resident else 0.0
+    hits = profile.hit_share(resident / layer.n_expert, layer.n_expert) if resident else 0.0
     gpu = layer.routed * hits / rate.gpu_bytes if hits else 0.0
     cpu = layer.routed * (1.0 - hits) / rate.cpu_bytes
     if resident < layer.n_expert:

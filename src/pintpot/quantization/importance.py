@@ -20,6 +20,7 @@ import numpy.typing as npt
 from pintpot.errors import ModelFileError, UsageError
 from pintpot.gguf import GGMLType, GGUFFile, GGUFWriter, TensorDecl, Typed, ValueType
 from pintpot.gguf.metadata import show
+from pintpot.spec.size import is_expert
 
 F32: TypeAlias = npt.NDArray[np.float32]
 I64: TypeAlias = npt.NDArray[np.int64]
@@ -101,6 +102,16 @@ def expert_reach(imatrix: Imatrix) -> list[LayerReach]:
             unreached = tuple(tensor.unreached.tolist())
             layers[int(match[1])] = LayerReach(int(match[1]), len(tensor.counts), unreached)
     return [layers[i] for i in sorted(layers)]
+
+
+def expert_counts(imatrix: Imatrix) -> dict[int, npt.NDArray[np.float64]]:
+    """How many tokens were sent to each expert, by layer: what keeps the likeliest in VRAM from the start."""
+    found: dict[int, npt.NDArray[np.float64]] = {}
+    for name, tensor in imatrix.tensors.items():
+        match = _LAYER.match(name)
+        if match and is_expert(name) and len(tensor.counts) > 1:
+            found[int(match[1])] = tensor.counts.astype(np.float64)
+    return found
 
 
 def merge(parts: Iterable[Imatrix]) -> Imatrix:

@@ -49,12 +49,12 @@ class ModelState:
         if refusal is not None:
             raise MemoryLimitError(refusal)
         self.layers: list[Prepared] = []
-        for layer, layout in zip(spec.layers, self._layouts, strict=True):
+        for i, (layer, layout) in enumerate(zip(spec.layers, self._layouts, strict=True)):
             match layout:
                 case KVLayout():
-                    self.layers.append(model.ops.kv_cache(layout))
+                    self.layers.append(model.ops.kv_cache(layout, i))
                 case DeltaStateLayout():
-                    self.layers.append(model.ops.delta_state(layout))
+                    self.layers.append(model.ops.delta_state(layout, i))
                 case None:
                     owner = layer.mixer.kv_layer if isinstance(layer.mixer, AttentionLayer) else 0
                     self.layers.append(self.layers[owner])

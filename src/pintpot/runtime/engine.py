@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -21,8 +21,11 @@ import numpy.typing as npt
 
 from pintpot.errors import ContextLengthError, ModelFileError, UsageError
 from pintpot.kernels.api import Segment
+from pintpot.kernels.expert_slots import ExpertCounts
 from pintpot.models.base import Model
 from pintpot.runtime.cache import ModelState, SavedState
+from pintpot.runtime.experts import ResidentExperts
+from pintpot.runtime.hotset import Phase
 from pintpot.runtime.sampler import Sampler, SamplingParams, TokenLogprob, token_logprob
 from pintpot.runtime.stopping import StopMatcher
 from pintpot.spec.cache import KVType
@@ -59,6 +62,19 @@ class Timings:
     prompt_seconds: float = 0.0
     generated_tokens: int = 0
     decode_seconds: float = 0.0  # from the first token to the last
+    # Selections of experts in the steps it took part in, those of sequences beside it included, until and
+    # after its first token; None without an accelerator.
+    prompt_experts: ExpertCounts | None = None
+    answer_experts: ExpertCounts | None = None
+
+    def count(self, counts: ExpertCounts, *, answering: bool) -> None:
+        """Adds a step's selections."""
+        if answering:
+            self.answer_experts = self.answer_experts or ExpertCounts()
+            self.answer_experts.add(counts)
+        else:
+            self.prompt_experts = self.prompt_experts or ExpertCounts()
+            self.prompt_experts.add(counts)
 
     @property
     def prompt_tokens_s(self) -> float:
@@ -168,6 +184,7 @@ class Engine:
         self.state = ModelState(
             model, n_slots=n_slots, ctx_tokens=ctx_tokens, n_batch=n_batch, type_k=type_k, type_v=type_v
         )
+        self.experts: ResidentExperts | None = None  # on the accelerator, where there is one
         self._slots = [_Slot(i) for i in range(n_slots)]
         self._waiting: deque[Sequence] = deque()
 
@@ -205,7 +222,7 @@ class Engine:
         work = self._schedule()
         if not work:
             return []
-        logits = self._run(work)
+        logits = self._run(work) if self.experts is None else self._run_counted(work, self.experts)
         return self._postprocess([w for w in work if w.wants_logits], logits)
 
     def logits(self, tokens: Seq[int]) -> F32:
@@ -324,6 +341,19 @@ class Engine:
             if w.wants_logits:
                 rows.append(end - 1)
         return self._forward(parts, np.array(rows, np.int32))
+
+    def _run_counted(self, work: Seq[_Work], experts: ResidentExperts) -> F32:
+        before = replace(experts.counts)
+        experts.before_step()
+        logits = self._run(work)
+        prompts = [w for w in work if not w.sequence.answering]
+        experts.after_step(
+            Phase.PREFILL if prompts else Phase.DECODE, prompt_done=any(w.wants_logits for w in prompts)
+        )
+        counts = experts.counts.since(before)
+        for w in work:
+            w.sequence.timings.count(counts, answering=w.sequence.answering)
+        return logits
 
     def _forward(self, parts: Seq[tuple[_Slot, Segment, list[int]]], out_rows: npt.NDArray[np.int32]) -> F32:
         """Runs tokens through the model and records them as cached. float32 [len(out_rows), n_vocab]."""

@@ -21,6 +21,7 @@ from pintpot.planner.memory import (
     cache_bytes,
     cache_read_bytes,
     step_bytes,
+    stream_bytes,
     weigh,
 )
 from pintpot.planner.placement import GPU_CONTEXT_BYTES, DoesNotFitError, Problem, solve
@@ -152,6 +153,7 @@ def vram_bytes(p: Problem, placement: Placement) -> int:
         + sum(p.model.layers[i].expert * placement.resident[i] for i in layers)
         + p.model.head
         + step_bytes(p.spec, settings.n_batch)
+        + (stream_bytes(p.model) if p.profile.per_expert else 0)
         + GPU_CONTEXT_BYTES
     )
 

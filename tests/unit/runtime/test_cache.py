@@ -70,10 +70,10 @@ def test_ring_is_never_larger_than_the_context():
 class CountingOps:
     """Caches that only know their size."""
 
-    def kv_cache(self, layout: KVLayout) -> SimpleNamespace:
+    def kv_cache(self, layout: KVLayout, layer: int) -> SimpleNamespace:
         return SimpleNamespace(nbytes=layout.capacity)
 
-    def delta_state(self, layout: DeltaStateLayout) -> SimpleNamespace:
+    def delta_state(self, layout: DeltaStateLayout, layer: int) -> SimpleNamespace:
         return SimpleNamespace(nbytes=1, reset=lambda slot: None)
 
 
@@ -127,7 +127,7 @@ def test_sizes_in_bytes():
 class NoMemory:
     """A backend that must not be asked."""
 
-    def kv_cache(self, layout: KVLayout) -> SimpleNamespace:
+    def kv_cache(self, layout: KVLayout, layer: int) -> SimpleNamespace:
         raise AssertionError("allocated before it was checked")
 
     delta_state = kv_cache
