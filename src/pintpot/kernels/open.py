@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
+from importlib.util import find_spec
 
 from pintpot.errors import AcceleratorError, UsageError
 from pintpot.kernels.accelerator import Accelerator
@@ -32,7 +33,11 @@ def accelerator_of(kind: AcceleratorKind) -> Callable[[int], Accelerator]:
     Raises AcceleratorError, which says what is missing and what to do.
     """
     if kind is AcceleratorKind.CUDA:
-        raise AcceleratorError(cuda_refusal())
+        if refusal := cuda_refusal():
+            raise AcceleratorError(refusal)
+        from pintpot.kernels.triton_accelerator import TritonAccelerator
+
+        return TritonAccelerator
     try:
         from pintpot.kernels.reference_accelerator import ReferenceAccelerator
     except ImportError as error:
@@ -48,7 +53,7 @@ def accelerator_of(kind: AcceleratorKind) -> Callable[[int], Accelerator]:
 
 
 def cuda_refusal() -> str:
-    """Why no CUDA GPU can be used."""
+    """Why no CUDA GPU can be used; "" where one can."""
     try:
         import torch
     except ImportError as error:
@@ -66,4 +71,6 @@ def cuda_refusal() -> str:
             f"--accelerator cuda: torch {torch.__version__} finds no GPU: there is none, or its driver is "
             f"older than CUDA {torch.version.cuda} needs (nvidia-smi says); run with --accelerator none"
         )
-    return "--accelerator cuda: this version has no model path on CUDA yet: run with --accelerator none"
+    if find_spec("triton") is None:
+        return "--accelerator cuda needs triton: pip install 'pintpot[gpu]', or run with --accelerator none"
+    return ""

@@ -125,15 +125,18 @@ class TritonOps(Ops):
     def _optional_matrix(self, view: TensorView | None) -> Matrix | None:
         return None if view is None else self.matrix(view)
 
-    def vector(self, values: F32) -> Tensor:
+    def vector(self, values: F32, name: str) -> Tensor:  # noqa: ARG002
+        return self._vector(values)
+
+    def _vector(self, values: F32) -> Tensor:
         return torch.from_numpy(np.array(values, np.float32)).to(self.device)
 
     def _optional_vector(self, values: F32 | None) -> Tensor | None:
-        return None if values is None else self.vector(values)
+        return None if values is None else self._vector(values)
 
     def attention_layer(self, w: AttentionWeights) -> AttentionLayer:
         def norm(weight: F32 | None) -> HeadNorm | None:
-            return None if weight is None else HeadNorm(self.vector(weight), w.norm_eps)
+            return None if weight is None else HeadNorm(self._vector(weight), w.norm_eps)
 
         return AttentionLayer(
             w=w,
@@ -161,10 +164,10 @@ class TritonOps(Ops):
             w.head_dim_k,
             w.head_dim_v,
             w.norm_eps,
-            conv=self.vector(w.conv),
-            dt_bias=self.vector(w.dt_bias),
-            a=self.vector(w.a),
-            norm=self.vector(w.norm),
+            conv=self._vector(w.conv),
+            dt_bias=self._vector(w.dt_bias),
+            a=self._vector(w.a),
+            norm=self._vector(w.norm),
         )
         return DeltaNetLayer(shape, *(self.matrix(m) for m in (w.wqkv, w.wz, w.wbeta, w.walpha, w.wo)))
 
@@ -219,14 +222,14 @@ class TritonOps(Ops):
             vectors, (e.gate_bias, e.up_bias, e.down_bias, e.down_scale), strict=True
         ):
             if values is not None and per_slot is not None:
-                per_slot[slot] = self.vector(np.asarray(values[expert]))
+                per_slot[slot] = self._vector(np.asarray(values[expert]))
                 n_bytes += values[expert].nbytes
         return n_bytes
 
-    def kv_cache(self, layout: KVLayout) -> DeviceKVCache:
+    def kv_cache(self, layout: KVLayout, layer: int) -> DeviceKVCache:  # noqa: ARG002
         return DeviceKVCache(layout, self.device)
 
-    def delta_state(self, layout: DeltaStateLayout) -> DeviceDeltaState:
+    def delta_state(self, layout: DeltaStateLayout, layer: int) -> DeviceDeltaState:  # noqa: ARG002
         return DeviceDeltaState(layout, self.device)
 
     # --- recording -------------------------------------------------------------------------------
