@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import ON_GPU
-from weights import ALL_TYPES, smallest_cols, weights
+from weights import ALL_TYPES, ON_GPU, smallest_cols, weights
 
 from pintpot.gguf.types import TYPES, GGMLType
 from pintpot.kernels.triton.groups import Groups, by_slot, each_pair, one_matrix

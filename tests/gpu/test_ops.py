@@ -10,9 +10,8 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "models"))
-from conftest import ON_GPU
 from tiny import CASES, load, new_state, relative_error, run, tokens
-from weights import view_of
+from weights import ON_GPU, view_of
 
 from pintpot.gguf import GGMLType, GGUFFile
 from pintpot.kernels.api import Gating, MoEWeights

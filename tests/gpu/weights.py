@@ -12,6 +12,7 @@ from pintpot.quants.random_blocks import random_blocks
 from pintpot.quants.reference import dequantize
 
 ALL_TYPES = list(GGMLType)
+ON_GPU = torch.cuda.is_available()  # else kernels are interpreted
 
 
 def smallest_cols(kind: GGMLType) -> int:
