@@ -60,8 +60,8 @@ def print_plan(plan: Plan) -> None:
         f"RAM bandwidth {p.hardware.ram_bandwidth_bytes_s / 1e9:.0f} GB/s ({p.hardware.ram_bandwidth_source})"
     )
     console.print(f"speeds: {p.profile.calibration}")
-    _contexts(console, plan.contexts)
-    _formats(console, plan.quants)
+    _contexts(console, plan.contexts, s.steps)
+    _formats(console, plan.quants, s.steps)
     _advice(console, plan.advice)
     if p.hardware.gpus and p.hardware.gpus[0].emulated:
         note("speeds are those of the card that is emulated; the CPU computes in its place")
@@ -95,16 +95,16 @@ def _bar(console: Console, label: str, usage: Usage, allowed: int) -> None:
     console.print("  " + ", ".join(words))
 
 
-def _contexts(console: Console, rows: Sequence[Alternative]) -> None:
+def _contexts(console: Console, rows: Sequence[Alternative], usual: Sequence[str]) -> None:
     if rows:
         table = _table("context", "VRAM", "RAM", "decode")
         for row in rows:
-            table.add_row(row.label, *_sizes_and_speed(row))
+            table.add_row(row.label, *_sizes_and_speed(row, usual))
         console.print()
         console.print(table)
 
 
-def _formats(console: Console, rows: Sequence[Format]) -> None:
+def _formats(console: Console, rows: Sequence[Format], usual: Sequence[str]) -> None:
     from pintpot.planner import quality
 
     if rows:
@@ -112,7 +112,7 @@ def _formats(console: Console, rows: Sequence[Format]) -> None:
         table.columns[3].justify = "left"
         for row in rows:
             size = human_bytes(row.weights_bytes), f"{row.bits_per_weight:.2f}", row.quality
-            table.add_row(row.label, *size, *_sizes_and_speed(row))
+            table.add_row(row.label, *size, *_sizes_and_speed(row, usual))
         console.print()
         console.print(table)
         console.print(f"[dim]bits a weight; quality: {quality.SOURCE}[/dim]")
@@ -128,12 +128,14 @@ def _table(first: str, *columns: str) -> Table:
     return table
 
 
-def _sizes_and_speed(row: Alternative) -> tuple[str, str, str, str]:
+def _sizes_and_speed(row: Alternative, usual: Sequence[str]) -> tuple[str, str, str, str]:
+    """Cells of a row; the last says what gave way where that is not what did in the plan itself."""
     s = row.solution
     if s is None:
         return "", "", "does not fit", ""
     speed = f"{s.token.tokens_s:.1f} tok/s"
-    return human_bytes(s.vram.total), human_bytes(s.ram.total), speed, "; ".join(s.steps)
+    differs = "" if tuple(s.steps) == tuple(usual) else "; ".join(s.steps) or "nothing gives way"
+    return human_bytes(s.vram.total), human_bytes(s.ram.total), speed, differs
 
 
 def _advice(console: Console, advice: Sequence[Advice]) -> None:
