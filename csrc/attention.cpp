@@ -158,17 +158,24 @@ struct Step {
             mixed + (token * layer.n_head + head) * layer.head_dim_v};
   }
 
-  int64_t tile_tokens() const { return std::max<int64_t>(1, kQueryRows / group); }
+  int64_t tile_tokens(const Segment& s) const {
+    return s.n <= kShortSegment ? 1 : std::max<int64_t>(1, kQueryRows / group);
+  }
 
+  int64_t tile_count(const Segment& s) const {
+    return (s.n + tile_tokens(s) - 1) / tile_tokens(s) * layer.n_head_kv;
+  }
+
+  // Of a token in a short segment: as many as if it were alone.
   int64_t max_parts(const Segment& s) const {
-    const int64_t tiles = (s.n + tile_tokens() - 1) / tile_tokens() * layer.n_head_kv;
+    const int64_t tiles = s.n <= kShortSegment ? layer.n_head_kv : tile_count(s);
     return std::max<int64_t>(1, kTargetTasks / tiles);
   }
 
   // The tiles of a segment, appended to `tiles`; merges of those in several parts appended to `merges`.
   void plan(const Segment& s, Tile*& tiles, MergeTask*& merges) {
-    for (int64_t first = 0; first < s.n; first += tile_tokens()) {
-      const int64_t tokens = std::min(tile_tokens(), s.n - first), rows = tokens * group;
+    for (int64_t first = 0; first < s.n; first += tile_tokens(s)) {
+      const int64_t tokens = std::min(tile_tokens(s), s.n - first), rows = tokens * group;
       const int64_t end = s.past + first + tokens;
       const int64_t begin = std::max<int64_t>(0, s.past + first + 1 - layer.window);
       const int64_t block0 = begin / kKvBlock, blocks = (end + kKvBlock - 1) / kKvBlock - block0;
@@ -212,10 +219,10 @@ struct Step {
 
   void attend() {
     Workspace::Frame frame(engine.ws);
-    int64_t max_tiles = 0;
+    int64_t max_tiles = 0, max_tokens = 0;  // of all tiles, in a tile
     for (const Segment& s : batch.segments()) {
-      const int64_t count = (s.n + tile_tokens() - 1) / tile_tokens() * layer.n_head_kv;
-      max_tiles += count * max_parts(s);
+      max_tiles += tile_count(s) * max_parts(s);
+      max_tokens = std::max(max_tokens, std::min(s.n, tile_tokens(s)));
     }
     Tile* const tiles = engine.ws.take<Tile>(max_tiles);
     MergeTask* const merges = engine.ws.take<MergeTask>(n * layer.n_head);
@@ -223,7 +230,7 @@ struct Step {
     MergeTask* merges_end = merges;
     for (const Segment& s : batch.segments()) plan(s, tiles_end, merges_end);
 
-    const int64_t max_rows = std::min(n, tile_tokens()) * group;
+    const int64_t max_rows = max_tokens * group;
     const int64_t kernel_floats = kernels.attend_scratch(max_rows, layer.head_dim_k);
     const int64_t per_thread = round_up(kernel_floats + max_rows * (ld_o + 2), kPanelLanes);
     float* scratch = engine.ws.take<float>(engine.pool.size() * per_thread);

@@ -205,6 +205,10 @@ inline void delta_token(const DeltaTask& t, int64_t token) {
 }
 
 void delta(const DeltaTask& t) {
+  if (t.n <= kShortSegment) {
+    for (int64_t i = 0; i < t.n; ++i) delta_token(t, i);
+    return;
+  }
   for (int64_t first = 0; first < t.n; first += kDeltaBlock) {
     const int64_t n = t.n - first < kDeltaBlock ? t.n - first : kDeltaBlock;
     if (n == 1) {

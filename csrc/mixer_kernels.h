@@ -21,6 +21,10 @@ inline constexpr int64_t kPanelLanes = 16;
 // [head_dim_v / 32][64 keys].
 inline constexpr int64_t kKvBlock = 64;
 
+// Tokens of a segment up to which attention and gated delta net compute one after the other what they would in
+// steps of their own, to the bit: a guess of what follows is verified so. pintpot.runtime.speculative knows it.
+inline constexpr int64_t kShortSegment = 8;
+
 // One head of one sequence. Position p lies in block p / 64 % n_blocks.
 struct KvHead {
   std::byte* k;  // block 0

@@ -14,8 +14,9 @@ from typing import Any
 
 from pintpot.cli.text import human_bytes, write_answer
 from pintpot.llm import LLM, Generation, Message
-from pintpot.runtime.engine import FinishReason, Timings
+from pintpot.runtime.engine import FinishReason
 from pintpot.runtime.sampler import SamplingParams, TokenLogprob
+from pintpot.runtime.timings import Timings
 
 # Below this many prompt tokens the first word comes before a progress line would be read.
 _PROGRESS_FROM_TOKENS = 1024
@@ -97,7 +98,10 @@ def stats_line(llm: LLM, generation: Generation) -> str:
     cached = f" ({t.cached_tokens:,} cached)" if t.cached_tokens else ""
     parts = [f"prompt {t.prompt_tokens:,} tokens{cached}, {t.prompt_tokens_s:.1f} tok/s"]
     if t.generated_tokens:
-        parts.append(f"answer {t.generated_tokens:,} tokens, {t.decode_tokens_s:.1f} tok/s")
+        guesses = (
+            f" ({t.accepted_tokens:,} of {t.drafted_tokens:,} drafted accepted)" if t.drafted_tokens else ""
+        )
+        parts.append(f"answer {t.generated_tokens:,} tokens{guesses}, {t.decode_tokens_s:.1f} tok/s")
     memory = resident_bytes()
     if memory is not None:
         parts.append(

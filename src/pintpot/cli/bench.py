@@ -89,6 +89,7 @@ def bench(
         override_tensor=override_tensor or (),
         gpu_experts=gpu_experts,
         expert_policy=expert_policy,
+        spec_type="none",  # its tokens are random
     )
     for line in llm.notes:
         note(f"note: {line}")

@@ -238,6 +238,29 @@ ExpertProfile: TypeAlias = Annotated[
         rich_help_panel=_MACHINE,
     ),
 ]
+SpecType: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--spec-type",
+        metavar="none|ngram-simple",
+        help="Guess tokens from the text so far and verify several at once, as long as that is faster"
+        " (default: ngram-simple on the CPU alone).",
+        show_default=False,
+        rich_help_panel=_MACHINE,
+    ),
+]
+SpecNgramSizeN: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "--spec-ngram-simple-size-n",
+        help="Tokens that must have occurred before, for what followed to be guessed.",
+        rich_help_panel=_MACHINE,
+    ),
+]
+SpecNgramSizeM: TypeAlias = Annotated[
+    int,
+    typer.Option("--spec-ngram-simple-size-m", help="Most tokens guessed at once.", rich_help_panel=_MACHINE),
+]
 CacheTypeK: TypeAlias = Annotated[
     str,
     typer.Option(

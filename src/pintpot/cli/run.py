@@ -52,6 +52,9 @@ def run(
     gpu_experts: o.LimitGpuExperts = None,
     expert_policy: o.ExpertPolicy = "adaptive",
     expert_profile: o.ExpertProfile = None,
+    spec_type: o.SpecType = None,
+    spec_ngram_simple_size_n: o.SpecNgramSizeN = 3,
+    spec_ngram_simple_size_m: o.SpecNgramSizeM = 7,
 ) -> None:
     """Run a model: answer PROMPT, or start a conversation."""
     from pintpot.cli.answer import Answering
@@ -94,6 +97,9 @@ def run(
         gpu_experts=gpu_experts,
         expert_policy=expert_policy,
         expert_profile=expert_profile,
+        spec_type=spec_type,
+        spec_ngram_simple_size_n=spec_ngram_simple_size_n,
+        spec_ngram_simple_size_m=spec_ngram_simple_size_m,
     )
     for line in llm.notes:
         note(f"note: {line}")

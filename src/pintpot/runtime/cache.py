@@ -63,7 +63,8 @@ class ModelState:
             for layer, layout in zip(spec.layers, self._layouts, strict=True)
             if isinstance(layer.mixer, AttentionLayer) and isinstance(layout, KVLayout) and layer.mixer.window
         ]
-        self._recurrent = any(isinstance(layout, DeltaStateLayout) for layout in self._layouts)
+        # Whether there is state that cannot go back to an earlier token, unless it was saved there.
+        self.recurrent = any(isinstance(layout, DeltaStateLayout) for layout in self._layouts)
         # How far each slot was ever written since its reset: rings have lost what lies a capacity before.
         self._written = [0] * n_slots
 
@@ -91,7 +92,7 @@ class ModelState:
         written = self._written[slot] = max(self._written[slot], cached)
         if wanted == cached == written:
             return wanted
-        if self._recurrent:
+        if self.recurrent:
             return 0
         return wanted if self._windows_hold(wanted, written) else 0
 

@@ -1,13 +1,15 @@
 """The engine: sequences in, tokens out. A step is schedule, run, postprocess.
 
 Sequences that have their prompt behind them advance by one token a step; what is left of the step's
-`n_batch` tokens goes to prompts, in order of arrival. A slot keeps its cache when its sequence ends, so
-that the next prompt with the same beginning computes only what is new.
+`n_batch` tokens goes to prompts, in order of arrival. Where guesses of what follows pay (`speculative`),
+they advance by those that were right as well. A slot keeps its cache when its sequence ends, so that the
+next prompt with the same beginning computes only what is new.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -21,13 +23,14 @@ import numpy.typing as npt
 
 from pintpot.errors import ContextLengthError, ModelFileError, UsageError
 from pintpot.kernels.api import Segment
-from pintpot.kernels.expert_slots import ExpertCounts
 from pintpot.models.base import Model
 from pintpot.runtime.cache import ModelState, SavedState
 from pintpot.runtime.experts import ResidentExperts
 from pintpot.runtime.hotset import Phase
 from pintpot.runtime.sampler import Sampler, SamplingParams, TokenLogprob, token_logprob
+from pintpot.runtime.speculative import Guesser, Speculation, SpeculationParams, SpeculationType
 from pintpot.runtime.stopping import StopMatcher
+from pintpot.runtime.timings import Timings
 from pintpot.spec.cache import KVType
 from pintpot.tokenizer import Tokenizer
 
@@ -53,42 +56,6 @@ class Request:
     ignore_eos: bool = False
 
 
-@dataclass(slots=True)
-class Timings:
-    """Counts and wall-clock seconds of one answer."""
-
-    prompt_tokens: int = 0
-    cached_tokens: int = 0  # of the prompt, found in the cache
-    prompt_seconds: float = 0.0
-    generated_tokens: int = 0
-    decode_seconds: float = 0.0  # from the first token to the last
-    # Selections of experts in the steps it took part in, those of sequences beside it included, until and
-    # after its first token; None without an accelerator.
-    prompt_experts: ExpertCounts | None = None
-    answer_experts: ExpertCounts | None = None
-
-    def count(self, counts: ExpertCounts, *, answering: bool) -> None:
-        """Adds a step's selections."""
-        if answering:
-            self.answer_experts = self.answer_experts or ExpertCounts()
-            self.answer_experts.add(counts)
-        else:
-            self.prompt_experts = self.prompt_experts or ExpertCounts()
-            self.prompt_experts.add(counts)
-
-    @property
-    def prompt_tokens_s(self) -> float:
-        return _rate(self.prompt_tokens - self.cached_tokens, self.prompt_seconds)
-
-    @property
-    def decode_tokens_s(self) -> float:
-        return _rate(self.generated_tokens - 1, self.decode_seconds)
-
-
-def _rate(n: int, seconds: float) -> float:
-    return n / seconds if seconds > 0 and n > 0 else 0.0
-
-
 @dataclass(frozen=True, slots=True)
 class TokenEvent:
     """A token of `sequence` was chosen. `text` is what may be shown now; it may be empty."""
@@ -102,13 +69,15 @@ class TokenEvent:
 class Sequence:
     """A request on its way through the engine."""
 
-    def __init__(self, request: Request, tokenizer: Tokenizer) -> None:
+    def __init__(self, request: Request, tokenizer: Tokenizer, guesser: Guesser | None = None) -> None:
         self.request = request
+        self.guesser = guesser
         self.tokens = list(request.prompt)  # prompt, then answer
         self.finish_reason: FinishReason | None = None
         self.timings = Timings(prompt_tokens=len(request.prompt))
         self.sampler = Sampler(request.params)
         self.slot: _Slot | None = None
+        self.n_computed = 0  # tokens whose routing was learned from
         self.stream = tokenizer.stream(after=request.prompt[-1])
         self.stops = StopMatcher(request.stop)
         self.events: deque[TokenEvent] = deque()  # for whoever reads this sequence
@@ -123,6 +92,13 @@ class Sequence:
     def answering(self) -> bool:
         """Whether the prompt is behind it and the first token chosen."""
         return len(self.tokens) > len(self.request.prompt)
+
+    @property
+    def tokens_left(self) -> int:
+        """Of `max_tokens`; without them no fewer than any context holds."""
+        if self.request.max_tokens is None:
+            return sys.maxsize
+        return self.request.max_tokens - len(self.answer)
 
     @property
     def prompt_done(self) -> int:
@@ -149,16 +125,23 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """A slot's part of a step: `n` tokens after its cached ones."""
+    """A slot's part of a step: `n` tokens after its cached ones, then those of a draft to be verified."""
 
     slot: _Slot
     sequence: Sequence
     past: int
     n: int
+    wants_logits: bool
+    draft: tuple[int, ...] = ()
 
     @property
-    def wants_logits(self) -> bool:
-        return self.past + self.n == len(self.sequence.tokens)
+    def n_fed(self) -> int:
+        return self.n + len(self.draft)
+
+    @property
+    def n_rows(self) -> int:
+        """Tokens whose logits are wanted: the last ones."""
+        return 1 + len(self.draft) if self.wants_logits else 0
 
 
 class Engine:
@@ -185,8 +168,13 @@ class Engine:
             model, n_slots=n_slots, ctx_tokens=ctx_tokens, n_batch=n_batch, type_k=type_k, type_v=type_v
         )
         self.experts: ResidentExperts | None = None  # on the accelerator, where there is one
+        self.speculate(SpeculationParams(SpeculationType.NONE))
         self._slots = [_Slot(i) for i in range(n_slots)]
         self._waiting: deque[Sequence] = deque()
+
+    def speculate(self, params: SpeculationParams) -> None:
+        """How requests from now on guess what follows."""
+        self.speculation = Speculation(params, recurrent=self.state.recurrent)
 
     def submit(self, request: Request) -> Sequence:
         """Queues a request. Raises ContextLengthError or UsageError when it can never run."""
@@ -204,7 +192,8 @@ class Engine:
             if bad is not None:
                 raise UsageError(f"{what} has token id {bad}: the vocabulary ends at {end - 1}")
         self._check_fits(len(request.prompt), room=1)
-        sequence = Sequence(request, self.tokenizer)
+        guesser = Guesser(self.speculation.params) if self.speculation.on else None
+        sequence = Sequence(request, self.tokenizer, guesser)
         self._waiting.append(sequence)
         return sequence
 
@@ -222,8 +211,20 @@ class Engine:
         work = self._schedule()
         if not work:
             return []
-        logits = self._run(work) if self.experts is None else self._run_counted(work, self.experts)
-        return self._postprocess([w for w in work if w.wants_logits], logits)
+        start = time.perf_counter()
+        answering = all(w.sequence.answering for w in work)
+        saved = {w.slot.index: self.state.save(w.slot.index) for w in work if w.draft}
+        if self.experts is None:
+            events = self._postprocess(work, self._run(work))
+        else:
+            events = self._step_counted(work, self.experts)
+        for w in work:
+            if w.draft:
+                self._roll_back(w, saved[w.slot.index])
+        if answering:
+            extra = sum(w.n_fed for w in work) - len(work)
+            self.speculation.costs.observe(len(work), extra, time.perf_counter() - start)
+        return events
 
     def logits(self, tokens: Seq[int]) -> F32:
         """Logits after each token of a fresh sequence, float32 [n_tokens, n_vocab]."""
@@ -301,9 +302,27 @@ class Engine:
                     continue
                 past = len(slot.cached)
                 n = min(len(sequence.tokens) - past, budget)
-                work.append(_Work(slot, sequence, past, n))
+                work.append(_Work(slot, sequence, past, n, past + n == len(sequence.tokens)))
                 budget -= n
-        return work
+        return self._with_drafts(work, budget)
+
+    def _with_drafts(self, work: list[_Work], budget: int) -> list[_Work]:
+        """With guesses of at most `budget` tokens, unless prompts are read: their steps are long anyway."""
+        if not self.speculation.on or not all(w.sequence.answering for w in work):
+            return work
+        drafted = []
+        for w in work:
+            sequence = w.sequence
+            if w.wants_logits and sequence.guesser is not None:
+                room = min(budget, self.ctx_tokens - len(sequence.tokens) - 1, sequence.tokens_left - 1)
+                draft = self.speculation.guess(
+                    sequence.guesser, sequence.tokens, pending=w.n, room=room, n=len(work)
+                )
+                budget -= len(draft)
+                drafted.append(replace(w, draft=tuple(draft)))
+            else:
+                drafted.append(w)
+        return drafted
 
     def _admit(self) -> None:
         """Gives waiting sequences the free slot whose cache serves them best."""
@@ -332,28 +351,34 @@ class Engine:
 
     def _run(self, work: Seq[_Work]) -> F32:
         parts = []
-        rows = []
+        rows: list[int] = []
         end = 0
         for w in work:
-            tokens = w.sequence.tokens[w.past : w.past + w.n]
-            parts.append((w.slot, Segment(w.slot.index, w.past, w.n), tokens))
-            end += w.n
-            if w.wants_logits:
-                rows.append(end - 1)
+            tokens = [*w.sequence.tokens[w.past : w.past + w.n], *w.draft]
+            parts.append((w.slot, Segment(w.slot.index, w.past, w.n_fed), tokens))
+            end += w.n_fed
+            rows += range(end - w.n_rows, end)
         return self._forward(parts, np.array(rows, np.int32))
 
-    def _run_counted(self, work: Seq[_Work], experts: ResidentExperts) -> F32:
+    def _step_counted(self, work: Seq[_Work], experts: ResidentExperts) -> list[TokenEvent]:
         before = replace(experts.counts)
         experts.before_step()
         logits = self._run(work)
         prompts = [w for w in work if not w.sequence.answering]
-        experts.after_step(
-            Phase.PREFILL if prompts else Phase.DECODE, prompt_done=any(w.wants_logits for w in prompts)
-        )
+        prompt_done = any(w.wants_logits for w in prompts)
         counts = experts.counts.since(before)
         for w in work:
             w.sequence.timings.count(counts, answering=w.sequence.answering)
-        return logits
+        events = self._postprocess(work, logits)
+        experts.after_step(
+            Phase.PREFILL if prompts else Phase.DECODE,
+            prompt_done=prompt_done,
+            learned=np.concatenate([_new_tokens(w) for w in work]),
+            learned_rows=np.concatenate([_new_tokens(w)[w.n_fed - w.n_rows :] for w in work]),
+        )
+        for w in work:
+            w.sequence.n_computed = max(w.sequence.n_computed, _n_right(w))
+        return events
 
     def _forward(self, parts: Seq[tuple[_Slot, Segment, list[int]]], out_rows: npt.NDArray[np.int32]) -> F32:
         """Runs tokens through the model and records them as cached. float32 [len(out_rows), n_vocab]."""
@@ -382,7 +407,43 @@ class Engine:
             )
 
     def _postprocess(self, work: Seq[_Work], logits: F32) -> list[TokenEvent]:
-        return [self._advance(w.sequence, row) for w, row in zip(work, logits, strict=True)]
+        events = []
+        row = 0
+        for w in work:
+            if w.wants_logits:
+                events += self._verify(w, logits[row : row + w.n_rows])
+                row += w.n_rows
+        return events
+
+    def _verify(self, w: _Work, logits: F32) -> list[TokenEvent]:
+        """Samples after the last token, and after each of the draft as long as that is what was sampled."""
+        sequence = w.sequence
+        events: list[TokenEvent] = []
+        accepted = 0
+        for row, guess in zip(logits, [*w.draft, None], strict=True):
+            events.append(self._advance(sequence, row))
+            right = events[-1].token == guess
+            accepted += right
+            if not right or sequence.finish_reason is not None:
+                break
+        if sequence.guesser is not None and w.draft:
+            sequence.timings.drafted_tokens += len(w.draft)
+            sequence.timings.accepted_tokens += accepted
+            sequence.guesser.observe(min(len(w.draft), len(events)), accepted)
+        return events
+
+    def _roll_back(self, w: _Work, saved: SavedState) -> None:
+        """Takes the tokens of a draft that were not sampled out of the cache. Recurrent state goes back to
+        where the step began: the tokens that were right are computed again, with the next ones."""
+        cached = w.slot.cached
+        wanted = len(w.sequence.tokens) - 1
+        if len(cached) <= wanted:
+            return
+        if self.state.recurrent:
+            wanted = w.past
+        # A ring has room for a step of n_batch tokens behind its window, and no draft is longer.
+        self.state.restore(w.slot.index, saved, cached=len(cached), wanted=wanted)
+        del cached[wanted:]
 
     def _advance(self, sequence: Sequence, logits: F32) -> TokenEvent:
         request, timings = sequence.request, sequence.timings
@@ -428,3 +489,14 @@ class Engine:
 def _common_prefix(a: Seq[int], b: Seq[int]) -> int:
     n = min(len(a), len(b))
     return next((i for i in range(n) if a[i] != b[i]), n)
+
+
+def _n_right(w: _Work) -> int:
+    """Tokens of the sequence that are computed after its part of a step, without those of a wrong draft."""
+    return min(w.past + w.n_fed, len(w.sequence.tokens) - w.wants_logits)
+
+
+def _new_tokens(w: _Work) -> npt.NDArray[np.bool_]:
+    """Which of the tokens fed are the sequence's and were not computed before, bool [n_fed]."""
+    places = np.arange(w.past, w.past + w.n_fed)
+    return (places >= w.sequence.n_computed) & (places < _n_right(w))

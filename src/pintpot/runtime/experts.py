@@ -77,8 +77,16 @@ class ResidentExperts:
     def _observe(self, layer: int, ids: I32) -> None:
         self._step.append((self._places[layer], ids))
 
-    def after_step(self, phase: Phase, *, prompt_done: bool) -> None:
-        """Learns from a step, and makes the swaps that are due: a few a token while text is generated, all
+    def after_step(
+        self,
+        phase: Phase,
+        *,
+        prompt_done: bool,
+        learned: npt.NDArray[np.bool_],
+        learned_rows: npt.NDArray[np.bool_],
+    ) -> None:
+        """Learns from the tokens `learned` of a step (`learned_rows`: of those that the last layer computed
+        where it computed fewer), and makes the swaps that are due: a few a token while text is generated, all
         that pay between a prompt and its answer, none while a prompt is read. Called when no step runs."""
         hot = self._hot
         if hot is None:
@@ -86,7 +94,8 @@ class ResidentExperts:
         self._ops.observe = None
         for _, group in groupby(self._step, lambda routed: len(routed[1])):
             layers = list(group)
-            hot.observe(np.stack([ids for _, ids in layers]), phase, layers[0][0])
+            of = learned if len(layers[0][1]) == len(learned) else learned_rows
+            hot.observe(np.stack([ids for _, ids in layers])[:, of], phase, layers[0][0])
         self._step.clear()
         if prompt_done:
             self._swap(hot, sum(layer.slots.n_slots for layer in self._ops.layers.values()), Phase.PREFILL)
