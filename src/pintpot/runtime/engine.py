@@ -364,19 +364,18 @@ class Engine:
         before = replace(experts.counts)
         experts.before_step()
         logits = self._run(work)
-        prompts = [w for w in work if not w.sequence.answering]
-        prompt_done = any(w.wants_logits for w in prompts)
-        counts = experts.counts.since(before)
-        for w in work:
-            w.sequence.timings.count(counts, answering=w.sequence.answering)
+        answering = [w.sequence.answering for w in work]
+        prompt_done = any(w.wants_logits and not a for w, a in zip(work, answering, strict=True))
         events = self._postprocess(work, logits)
         experts.after_step(
-            Phase.PREFILL if prompts else Phase.DECODE,
+            Phase.DECODE if all(answering) else Phase.PREFILL,
             prompt_done=prompt_done,
             learned=np.concatenate([_new_tokens(w) for w in work]),
             learned_rows=np.concatenate([_new_tokens(w)[w.n_fed - w.n_rows :] for w in work]),
         )
-        for w in work:
+        counts = experts.counts.since(before)
+        for w, was_answering in zip(work, answering, strict=True):
+            w.sequence.timings.count(counts, answering=was_answering)
             w.sequence.n_computed = max(w.sequence.n_computed, _n_right(w))
         return events
 

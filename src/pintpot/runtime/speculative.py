@@ -12,6 +12,8 @@ acceptance, as expected tokens a second (Leviathan et al. 2023, arXiv:2211.17192
 
 from __future__ import annotations
 
+import statistics
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -28,7 +30,8 @@ _LONGEST_MATCH: Final = 32  # tokens; a longer match makes no occurrence better 
 _PROBE_EVERY: Final = 64  # chances to guess, while guessing does not pay
 _NEWEST: Final = 0.1  # weight of the newest observation in a mean
 _FIRST_ACCEPTANCE: Final = 0.5  # of a sequence, before anything was observed
-_PLAIN_FIRST: Final = 3  # steps without a guess that are measured before the first
+_MEASURED_FIRST: Final = 3  # steps without a guess before the first, and with one before any is judged
+_RECENT: Final = 15  # steps whose median counts: other programs and cold pages do not
 
 
 class SpeculationType(StrEnum):
@@ -125,6 +128,27 @@ class Mean:
         self.value += (value - self.value) * max(_NEWEST, 1 / self.n)
 
 
+class Recent:
+    """The median of the latest observations."""
+
+    def __init__(self) -> None:
+        self._values: deque[float] = deque(maxlen=_RECENT)
+
+    def add(self, value: float) -> None:
+        """The latest one."""
+        self._values.append(value)
+
+    @property
+    def known(self) -> bool:
+        """Whether there are enough to judge by."""
+        return len(self._values) >= _MEASURED_FIRST
+
+    @property
+    def value(self) -> float:
+        """Of no observation: 0."""
+        return statistics.median(self._values) if self._values else 0.0
+
+
 class Guesser:
     """The guesses of one sequence, and how they fared."""
 
@@ -159,33 +183,37 @@ class StepCosts:
     """
 
     recurrent: bool
-    plain: dict[int, Mean] = field(default_factory=dict)
-    token: Mean = field(default_factory=Mean)  # an extra token
+    plain: dict[int, Recent] = field(default_factory=dict)
+    token: Recent = field(default_factory=Recent)  # an extra token
 
     def observe(self, n: int, extra: int, seconds: float) -> None:
         """A step of `n` sequences took `seconds` for `n + extra` tokens."""
         if extra == 0:
-            self.plain.setdefault(n, Mean()).add(seconds)
+            self.plain.setdefault(n, Recent()).add(seconds)
         elif n in self.plain:
             self.token.add(max(0.0, seconds - self.plain[n].value) / extra)
 
     def known(self, n: int) -> bool:
-        """Whether enough steps of `n` sequences were measured to judge guesses by."""
-        return n in self.plain and self.plain[n].n >= _PLAIN_FIRST
+        """Whether enough steps of `n` sequences were measured to begin with guesses."""
+        return n in self.plain and self.plain[n].known
 
     def gain(self, guessed: int, acceptance: float, n: int) -> float:
         """Expected tokens a second, over a plain step's, where one of `n` sequences guesses so many."""
+        return self._gain(guessed, acceptance, n, self.plain[n].value, self.token.value)
+
+    def _gain(self, guessed: int, acceptance: float, n: int, plain: float, token: float) -> float:
         right = [acceptance**i for i in range(1, guessed + 1)]
         extra = float(guessed)
         if self.recurrent:
             extra += sum(acceptance**i * (1 - acceptance) * (1 + i) for i in range(guessed))
-        plain = self.plain[n].value
-        return (1 + sum(right) / n) * plain / (plain + extra * self.token.value)
+        return (1 + sum(right) / n) * plain / (plain + extra * token)
 
     def best_length(self, at_most: int, acceptance: float, n: int) -> int:
-        """How many tokens to guess; 0 where none pays."""
-        gains = [self.gain(k, acceptance, n) for k in range(at_most + 1)]
-        return max(range(at_most + 1), key=lambda k: (gains[k], k if self.token.n == 0 else -k))
+        """How many tokens to guess; 0 where none pays. All while too few were measured."""
+        if not self.token.known:
+            return at_most
+        plain, token = self.plain[n].value, self.token.value
+        return max(range(at_most + 1), key=lambda k: self._gain(k, acceptance, n, plain, token))
 
 
 class Speculation:
