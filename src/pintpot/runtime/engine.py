@@ -95,10 +95,9 @@ class Sequence:
 
     @property
     def tokens_left(self) -> int:
-        """Of `max_tokens`; without them no fewer than any context holds."""
-        if self.request.max_tokens is None:
-            return sys.maxsize
-        return self.request.max_tokens - len(self.answer)
+        """Of `max_tokens`; without it no fewer than any context holds."""
+        most = self.request.max_tokens
+        return sys.maxsize if most is None else most - self.timings.generated_tokens
 
     @property
     def prompt_done(self) -> int:
@@ -318,10 +317,10 @@ class Engine:
                 draft = self.speculation.guess(
                     sequence.guesser, sequence.tokens, pending=w.n, room=room, n=len(work)
                 )
-                budget -= len(draft)
-                drafted.append(replace(w, draft=tuple(draft)))
-            else:
-                drafted.append(w)
+                if draft:
+                    budget -= len(draft)
+                    w = replace(w, draft=tuple(draft))  # noqa: PLW2901
+            drafted.append(w)
         return drafted
 
     def _admit(self) -> None:

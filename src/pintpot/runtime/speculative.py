@@ -27,9 +27,13 @@ MAX_SEGMENT_TOKENS: Final = 8
 _MAX_LOOKUP_TOKENS: Final = 1024  # llama.cpp's bound
 _CANDIDATES: Final = 8  # earlier occurrences that are compared, the latest first
 _LONGEST_MATCH: Final = 32  # tokens; a longer match makes no occurrence better than another
-_PROBE_EVERY: Final = 64  # chances to guess, while guessing does not pay
+_PROBE_EVERY: Final = 32  # chances to guess, while guessing does not pay
+_PROBE_TOKENS: Final = 2  # guessed then, and while costs are not known
 _NEWEST: Final = 0.1  # weight of the newest observation in a mean
-_FIRST_ACCEPTANCE: Final = 0.5  # of a sequence, before anything was observed
+_FIRST_ACCEPTANCE: Final = (
+    0.8  # of a sequence, before anything was observed: hopeful, so that something is ...
+)
+_FIRST_WEIGHT: Final = 3  # ... and forgotten like so many observations
 _MEASURED_FIRST: Final = 3  # steps without a guess before the first, and with one before any is judged
 _RECENT: Final = 15  # steps whose median counts: other programs and cold pages do not
 
@@ -155,7 +159,9 @@ class Guesser:
     def __init__(self, params: SpeculationParams) -> None:
         self._index = NgramIndex(params.size_n)
         self._chances = 0
-        self.acceptance = Mean(_FIRST_ACCEPTANCE, 1)  # of a guessed token whose predecessors were right
+        self.acceptance = Mean(
+            _FIRST_ACCEPTANCE, _FIRST_WEIGHT
+        )  # of a guessed token whose predecessors were right
 
     def propose(self, tokens: Sequence[int], at_most: int) -> list[int]:
         """See NgramIndex."""
@@ -209,9 +215,9 @@ class StepCosts:
         return (1 + sum(right) / n) * plain / (plain + extra * token)
 
     def best_length(self, at_most: int, acceptance: float, n: int) -> int:
-        """How many tokens to guess; 0 where none pays. All while too few were measured."""
+        """How many tokens to guess; 0 where none pays. Few until it was measured what they cost."""
         if not self.token.known:
-            return at_most
+            return min(at_most, _PROBE_TOKENS)
         plain, token = self.plain[n].value, self.token.value
         return max(range(at_most + 1), key=lambda k: self._gain(k, acceptance, n, plain, token))
 
@@ -239,5 +245,5 @@ class Speculation:
             return guess
         length = self.costs.best_length(len(guess), guesser.acceptance.value, n)
         if length == 0 and guesser.probes():
-            length = len(guess)
+            length = _PROBE_TOKENS
         return guess[:length]

@@ -120,11 +120,11 @@ def test_where_guesses_lose_they_are_tried_rarely_and_come_back():
     assert guess() == []  # nothing was measured yet
     for _ in range(5):
         speculation.costs.observe(1, 0, 1.0)
-    assert guess() == [2, 3, 1, 2, 3, 1, 2]  # costs of guesses are not known: as many as there are
+    assert guess() == [2, 3]  # costs of guesses are not known: a few
     for _ in range(20):
         speculation.costs.observe(1, 3, 4.0)
     tried = [bool(guess()) for _ in range(640)]
-    assert tried.count(True) == 10
+    assert tried.count(True) == 20
     for _ in range(60):
         speculation.costs.observe(1, 3, 1.1)
     guesser.observe(20, 20)
