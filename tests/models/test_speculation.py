@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import pintpot
+from pintpot import _native
 from pintpot.kernels.api import Segment
 from pintpot.runtime.cache import ModelState
 from pintpot.runtime.engine import Request
@@ -87,10 +88,30 @@ def facts(sequence):
     )
 
 
+@pytest.fixture(params=list(_native.Isa), ids=lambda level: level.name)
+def isa(request):
+    """Runs the test once for each kernel level that the CPU has."""
+    if request.param > _native.detect_isa():
+        pytest.skip(f"this CPU lacks the {request.param.name} level")
+    before = _native.active_isa()
+    assert _native.set_isa(request.param)
+    yield request.param
+    _native.set_isa(before)
+
+
 @pytest.mark.parametrize("quant", QUANTS)
 @pytest.mark.parametrize("name", TOYS)
 def test_tokens_of_a_short_segment_are_computed_as_if_alone(files, name, quant):
-    llm = load(files(name, quant), ctx=700)
+    check_short_segments(load(files(name, quant), ctx=700))
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("quant", QUANTS)
+def test_they_are_so_at_every_kernel_level(files, quant):
+    check_short_segments(load(files("qwen35moe", quant), ctx=700))
+
+
+def check_short_segments(llm):
     model, ids = llm.engine.model, np.array(prompt(llm, 620), np.int32)
 
     def logits(n):
