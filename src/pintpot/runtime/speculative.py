@@ -159,9 +159,8 @@ class Guesser:
     def __init__(self, params: SpeculationParams) -> None:
         self._index = NgramIndex(params.size_n)
         self._chances = 0
-        self.acceptance = Mean(
-            _FIRST_ACCEPTANCE, _FIRST_WEIGHT
-        )  # of a guessed token whose predecessors were right
+        # Of a guessed token whose predecessors were right.
+        self.acceptance = Mean(_FIRST_ACCEPTANCE, _FIRST_WEIGHT)
 
     def propose(self, tokens: Sequence[int], at_most: int) -> list[int]:
         """See NgramIndex."""
