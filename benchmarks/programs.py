@@ -26,19 +26,21 @@ class ProgramError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What both programs are given. `limit_s`: the longest a process may take."""
+    """What both programs are given. `limit_s`: the longest a process may take; `placement`: flags that
+    say what lies on a GPU."""
 
     threads: int
     cache_type_k: str = "f16"
     cache_type_v: str = "f16"
     repetitions: int = 1
     limit_s: float | None = None
+    placement: tuple[str, ...] = ()
 
     @property
     def flags(self) -> list[str]:
         """Spelled alike by both."""
         cache = ["-ctk", self.cache_type_k, "-ctv", self.cache_type_v]
-        return ["-t", str(self.threads), *cache, "-r", str(self.repetitions), "-o", "json"]
+        return ["-t", str(self.threads), *cache, "-r", str(self.repetitions), "-o", "json", *self.placement]
 
 
 def find_program(name: str, folder: Path | None = None) -> str:

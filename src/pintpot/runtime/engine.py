@@ -260,6 +260,17 @@ class Engine:
                 return Checkpoint(tuple(tokens), slot.index, self.state.save(slot.index))
         raise UsageError(f"no free slot holds exactly these {len(tokens):,} tokens: compute them first")
 
+    def assume_cached(self, tokens: Seq[int]) -> None:
+        """For timing: a free slot passes for one that holds `tokens`, whatever its memory has.
+
+        Raises ContextLengthError, or UsageError when every slot is busy."""
+        self._check_fits(len(tokens), room=1)
+        slot = next((s for s in self._slots if s.sequence is None), None)
+        if slot is None:
+            raise UsageError("every slot is busy: finish or cancel a sequence first")
+        self._keep(slot, 0)
+        slot.cached = list(tokens)
+
     def rewind(self, checkpoint: Checkpoint, n_slots: int = 1) -> bool:
         """Makes the checkpoint's slot, and copies of it in others, `n_slots` in all, hold its tokens again.
 

@@ -43,8 +43,11 @@ class SpeedMeter:
     """Runs tests on an engine nobody else uses. A depth is filled once: every test there, and every
     repetition, begins by rewinding to it, and a greater depth continues from it."""
 
-    def __init__(self, engine: Engine, seed: int = 0) -> None:
+    def __init__(self, engine: Engine, seed: int = 0, *, computed: bool = True) -> None:
+        """`computed` False: the context is claimed, not computed (`Engine.assume_cached`). A step
+        reads as many bytes of it, and a great depth takes no time to fill."""
         self._engine = engine
+        self._computed = computed
         self._rng = np.random.default_rng(seed)
         self._past: list[int] = []  # the deepest context so far; every other is its beginning
         self._checkpoint: Checkpoint | None = None
@@ -90,7 +93,10 @@ class SpeedMeter:
         past = self._past[:depth]
         found = self._checkpoint is not None and self._engine.rewind(self._checkpoint)
         if self._checkpoint is None or not found or len(self._checkpoint.tokens) != depth:
-            self._answer(past)
+            if self._computed:
+                self._answer(past)
+            else:
+                self._engine.assume_cached(past)
             self._checkpoint = self._engine.checkpoint(past)
         if n_slots > 1:
             self._engine.rewind(self._checkpoint, n_slots)
