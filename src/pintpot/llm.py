@@ -192,8 +192,9 @@ class LLM:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What came out other than asked for when it was loaded, in lines for the user."""
-        return self.assembled.notes
+        """What came out other than asked for, when it was loaded and since, in lines for the user."""
+        experts = self.engine.experts
+        return self.assembled.notes if experts is None else (*self.assembled.notes, *experts.notes)
 
     def generate(
         self,

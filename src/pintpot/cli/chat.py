@@ -95,10 +95,13 @@ class Chat:
             raise UsageError(f"{command}: no such command; /help lists them")
 
     def _say(self, text: str) -> None:
+        told = len(self._llm.notes)
         generation = self._last = self._how.ask(self._llm, text, self._messages)
         stream(generation, show=True)
         print()  # noqa: T201
         note(stats_line(self._llm, generation))
+        for change in self._llm.notes[told:]:
+            note(f"note: {change}")
         self._messages += [
             {"role": "user", "content": text},
             {"role": "assistant", "content": generation.text},

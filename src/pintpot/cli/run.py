@@ -169,6 +169,7 @@ def _answer_once(llm: LLM, how: Answering, text: str, *, json_output: bool, quie
     from pintpot.cli.text import note
     from pintpot.runtime.engine import FinishReason
 
+    told = len(llm.notes)
     generation = how.ask(llm, text)
     stream(generation, show=not json_output)
     if json_output:
@@ -177,5 +178,7 @@ def _answer_once(llm: LLM, how: Answering, text: str, *, json_output: bool, quie
         typer.echo()
         if not quiet:
             note(stats_line(llm, generation))
+    for line in llm.notes[told:]:
+        note(f"note: {line}")
     if generation.finish_reason is FinishReason.CANCELLED:
         raise typer.Exit(EXIT_INTERRUPTED)

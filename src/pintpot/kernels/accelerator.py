@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from pintpot.errors import PintpotError
 from pintpot.kernels.api import F32, I32, Array, MoEWeights, Ops, Prepared, TensorView
 from pintpot.kernels.memory import MemoryBudget
 
@@ -29,6 +30,15 @@ class Accelerator(Ops):
     @abstractmethod
     def routed_layer(self, w: MoEWeights, n_slots: int, *, with_router: bool = True) -> Prepared:
         """A MoE layer whose `n_slots` slots are empty. `with_router` False: it is never asked to route."""
+
+    @abstractmethod
+    def with_slots(self, layer: Prepared, n_slots: int) -> Prepared:
+        """`layer` with `n_slots` empty slots in the place of its own, which are freed before: `layer` itself
+        is of no use afterwards."""
+
+    @abstractmethod
+    def explain(self, error: BaseException) -> PintpotError | None:
+        """What the device failed with, in one line; None where `error` is none of its own."""
 
     @abstractmethod
     def write_slot(self, layer: Prepared, slot: int, expert: int) -> int:

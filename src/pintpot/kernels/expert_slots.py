@@ -77,10 +77,15 @@ class ExpertSlots:
         another slot already."""
         if self.slot_of[expert] not in (EMPTY, slot):
             raise ValueError(f"expert {expert} already lies in slot {self.slot_of[expert]}, not in {slot}")
-        if self.expert_in[slot] != EMPTY:
-            self.slot_of[self.expert_in[slot]] = EMPTY
+        self.vacate(slot)
         self.expert_in[slot] = expert
         self.slot_of[expert] = slot
+
+    def vacate(self, slot: int) -> None:
+        """Nothing lies in `slot` from now on."""
+        if self.expert_in[slot] != EMPTY:
+            self.slot_of[self.expert_in[slot]] = EMPTY
+            self.expert_in[slot] = EMPTY
 
     def split(self, ids: I32, stream_tokens: int) -> Split:
         """The routing `ids` [n_tokens, n_expert_used] of a step. Experts without a slot that are chosen by at

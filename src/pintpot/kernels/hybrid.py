@@ -61,9 +61,11 @@ class PlacedMatrix:
     rows: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RoutedExperts:
-    """A MoE layer with its dense part on the accelerator: `host` computes what no slot holds."""
+    """A MoE layer with its dense part on the accelerator: `host` computes what no slot holds.
+
+    `device` and `slots` are others after `HybridOps.resize_slots`."""
 
     index: int
     host: Prepared
@@ -217,11 +219,20 @@ class HybridOps(Ops):
         """Copies an expert of a layer into a slot of it, in the place of what was there. Between steps."""
         routed = self.layers[layer]
         first = routed.slots.expert_in[slot] < 0
-        routed.slots.assign(slot, expert)
+        routed.slots.vacate(slot)  # a copy that fails leaves nobody's bytes there
         n_bytes = self.accelerator.write_slot(routed.device, slot, expert)
+        routed.slots.assign(slot, expert)
         if not first:
             self.counts.uploads += 1
             self.counts.upload_bytes += n_bytes
+
+    def resize_slots(self, layer: int, n_slots: int) -> None:
+        """Gives a layer `n_slots` empty slots instead of those it has. Between steps."""
+        routed = self.layers[layer]
+        n_expert = len(routed.slots.slot_of)
+        routed.slots = ExpertSlots(n_expert, 0)  # should the rest fail
+        routed.device = self.accelerator.with_slots(routed.device, n_slots)
+        routed.slots = ExpertSlots(n_expert, n_slots)
 
     def kv_cache(self, layout: KVLayout, layer: int) -> Prepared:
         return self._side(self.residence.mixers[layer]).kv_cache(layout, layer)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor
 
+from pintpot.errors import PintpotError
 from pintpot.kernels.accelerator import Accelerator, copy_expert, expert_bytes
 from pintpot.kernels.api import (
     F32,
@@ -27,6 +28,7 @@ from pintpot.kernels.api import (
     Prepared,
     TensorView,
 )
+from pintpot.kernels.failures import explain_failure
 from pintpot.kernels.memory import Kind, MemoryBudget
 from pintpot.kernels.reference import FFN, Matrix, ReferenceOps, activate
 from pintpot.kernels.reference_state import ReferenceDeltaState, ReferenceKVCache
@@ -114,6 +116,12 @@ class ReferenceAccelerator(ReferenceOps, Accelerator):
         slots = torch.full((n_slots, n_bytes), 0xFF, dtype=torch.uint8)
         return RoutedLayer(w, router, shared, slots)
 
+    def with_slots(self, layer: RoutedLayer, n_slots: int) -> RoutedLayer:
+        n_bytes = layer.slots.shape[1]
+        self.memory.give(layer.slots.nbytes, Kind.EXPERTS)
+        self.memory.take(n_slots * n_bytes, Kind.EXPERTS, f"{n_slots} slots of {layer.w.gate.name}")
+        return replace(layer, slots=torch.full((n_slots, n_bytes), 0xFF, dtype=torch.uint8))
+
     def kv_cache(self, layout: KVLayout, layer: int) -> ReferenceKVCache:
         self.memory.take(layout.nbytes, Kind.CACHE, f"the cache of layer {layer}")
         return super().kv_cache(layout, layer)
@@ -132,6 +140,9 @@ class ReferenceAccelerator(ReferenceOps, Accelerator):
         self.memory.take(n_bytes, Kind.DENSE, f"vectors beside {beside}")
 
     # --- step time
+
+    def explain(self, error: BaseException) -> PintpotError | None:
+        return explain_failure(self.name, error)
 
     def upload(self, x: F32) -> Tensor:
         return torch.from_numpy(np.array(x, np.float32))

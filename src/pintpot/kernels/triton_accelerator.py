@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pintpot.errors import AcceleratorMemoryError
+from pintpot.errors import AcceleratorMemoryError, PintpotError
 from pintpot.kernels.accelerator import Accelerator
 from pintpot.kernels.api import (
     F32,
@@ -27,6 +27,7 @@ from pintpot.kernels.api import (
     Prepared,
     TensorView,
 )
+from pintpot.kernels.failures import explain_failure
 from pintpot.kernels.memory import Kind, MemoryBudget
 from pintpot.kernels.triton.delta_net import DeviceDeltaState
 from pintpot.kernels.triton.formats import ALIGN_BYTES, layout_of
@@ -93,6 +94,14 @@ class TritonAccelerator(TritonOps, Accelerator):
         with self._counted(n_slots * _expert_bytes(w), Kind.EXPERTS, f"{n_slots} slots of {w.gate.name}"):
             return super().routed_layer(w, n_slots)
 
+    def with_slots(self, layer: MoELayer, n_slots: int) -> MoELayer:
+        e, size = layer.routed.experts, _expert_bytes(layer.w)
+        self.memory.give(e.gate.n_mats * size, Kind.EXPERTS)
+        for stack in (e.gate, e.up, e.down):
+            stack.data.untyped_storage().resize_(0)
+        with self._counted(n_slots * size, Kind.EXPERTS, f"{n_slots} slots of {layer.w.gate.name}"):
+            return replace(layer, routed=self.empty_experts(layer.w, n_slots))
+
     def kv_cache(self, layout: KVLayout, layer: int) -> DeviceKVCache:
         with self._counted(layout.nbytes, Kind.CACHE, f"the cache of layer {layer}"):
             return super().kv_cache(layout, layer)
@@ -109,6 +118,9 @@ class TritonAccelerator(TritonOps, Accelerator):
             )
 
     # --- step time -------------------------------------------------------------------------------
+    def explain(self, error: BaseException) -> PintpotError | None:
+        return explain_failure(self.name, error)
+
     def upload(self, x: F32) -> Tensor:
         return torch.from_numpy(np.array(x, np.float32)).to(self.device)
 

@@ -21,7 +21,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from pintpot.errors import ContextLengthError, ModelFileError, UsageError
+from pintpot.errors import AcceleratorMemoryError, ContextLengthError, ModelFileError, UsageError
 from pintpot.kernels.api import Segment
 from pintpot.models.base import Model
 from pintpot.runtime.cache import ModelState, SavedState
@@ -112,6 +112,10 @@ class _Slot:
     sequence: Sequence | None = None
 
 
+class _StepLostError(AcceleratorMemoryError):
+    """A step found no memory, and some was freed for the next one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """What a slot held after `tokens`, to come back to. It holds copies of recurrent states only, so it is
@@ -176,7 +180,10 @@ class Engine:
         self.speculation = Speculation(params, recurrent=self.state.recurrent)
 
     def submit(self, request: Request) -> Sequence:
-        """Queues a request. Raises ContextLengthError or UsageError when it can never run."""
+        """Queues a request. Raises ContextLengthError or UsageError when it can never run, AcceleratorError
+        when the accelerator failed before."""
+        if self.experts is not None and self.experts.lost is not None:
+            raise self.experts.lost
         if not request.prompt:
             raise UsageError("the prompt is empty: give at least one token")
         if request.max_tokens is not None and request.max_tokens < 1:
@@ -213,10 +220,13 @@ class Engine:
         start = time.perf_counter()
         answering = all(w.sequence.answering for w in work)
         saved = {w.slot.index: self.state.save(w.slot.index) for w in work if w.draft}
-        if self.experts is None:
-            events = self._postprocess(work, self._run(work))
-        else:
-            events = self._step_counted(work, self.experts)
+        try:
+            if self.experts is None:
+                events = self._postprocess(work, self._run(work))
+            else:
+                events = self._step_counted(work, self.experts)
+        except _StepLostError:
+            return []  # what its sequences have so far is computed anew in the next steps
         for w in work:
             if w.draft:
                 self._roll_back(w, saved[w.slot.index])
@@ -377,12 +387,16 @@ class Engine:
         answering = [w.sequence.answering for w in work]
         prompt_done = any(w.wants_logits and not a for w, a in zip(work, answering, strict=True))
         events = self._postprocess(work, logits)
-        experts.after_step(
-            Phase.DECODE if all(answering) else Phase.PREFILL,
-            prompt_done=prompt_done,
-            learned=np.concatenate([_new_tokens(w) for w in work]),
-            learned_rows=np.concatenate([_new_tokens(w)[w.n_fed - w.n_rows :] for w in work]),
-        )
+        try:
+            experts.after_step(
+                Phase.DECODE if all(answering) else Phase.PREFILL,
+                prompt_done=prompt_done,
+                learned=np.concatenate([_new_tokens(w) for w in work]),
+                learned_rows=np.concatenate([_new_tokens(w)[w.n_fed - w.n_rows :] for w in work]),
+            )
+        except BaseException as error:
+            if not self._has_made_room(error, [w.slot for w in work]):
+                raise
         counts = experts.counts.since(before)
         for w, was_answering in zip(work, answering, strict=True):
             w.sequence.timings.count(counts, answering=was_answering)
@@ -397,16 +411,42 @@ class Engine:
             batch = ops.batch([segment for _, segment, _ in parts])
             logits = ops.to_numpy(self.model.forward(tokens, batch, self.state, out_rows))
             self._check_finite(logits)
-        except BaseException:
+        except BaseException as error:
             # An interrupted step leaves layers out of step with each other: what these slots hold is void.
-            for slot, _, _ in parts:
+            # States are reset when a prompt takes the slot: an accelerator that failed may not do it now.
+            slots = [slot for slot, _, _ in parts]
+            for slot in slots:
+                slot.cached.clear()
+            if not self._has_made_room(error, slots):
+                raise
+            for slot in slots:
                 self._keep(slot, 0)
-                if slot.sequence is not None:
-                    self._finish(slot.sequence, FinishReason.CANCELLED)
-            raise
+            raise _StepLostError(str(error)) from error
         for slot, _, ids in parts:
             slot.cached.extend(ids)
         return logits
+
+    def _has_made_room(self, error: BaseException, slots: Seq[_Slot]) -> bool:
+        """Whether the accelerator's memory ran out and has fewer experts now, so that `slots` can go on; else
+        their sequences end, those of all slots where the accelerator is lost.
+
+        Raises what the device failed with in our words."""
+        told = error if self.experts is None else self.experts.explain(error) or error
+        if (
+            isinstance(told, AcceleratorMemoryError)
+            and self.experts is not None
+            and self.experts.make_room(told)
+        ):
+            return True
+        if self.experts is not None and self.experts.lost is not None:
+            slots = self._slots
+        for slot in slots:
+            slot.cached.clear()
+            if slot.sequence is not None:
+                self._finish(slot.sequence, FinishReason.CANCELLED)
+        if told is not error:
+            raise told from error
+        return False
 
     def _check_finite(self, logits: F32) -> None:
         if logits.size and not math.isfinite(float(logits.max())):

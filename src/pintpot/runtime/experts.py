@@ -9,13 +9,14 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from pintpot.errors import UsageError
+from pintpot.errors import AcceleratorError, AcceleratorMemoryError, PintpotError, UsageError
 from pintpot.kernels.api import I32
 from pintpot.kernels.expert_slots import ExpertCounts
 from pintpot.kernels.hybrid import HybridOps
 from pintpot.runtime.hotset import ADAPTIVE, LFU, LRU, STATIC, HotSet, Phase, Policy
 
 POLICIES: Final = {policy.name: policy for policy in (ADAPTIVE, STATIC, LRU, LFU)}
+_KEPT: Final = 0.85  # of a layer's slots, when the accelerator's memory turns out smaller
 _SELECTIONS_A_SWAP: Final = 40  # of a token: the cap of the study in docs/experts.md, 8 of 40 layers' 320
 
 Profile = Mapping[int, npt.NDArray[np.float64]]  # by layer, how often each expert was chosen
@@ -48,6 +49,8 @@ class ResidentExperts:
         self._layers = sorted(ops.layers)
         self._step: list[tuple[int, I32]] = []  # (place in _layers, routing)
         self._hot: HotSet | None = None
+        self.lost: AcceleratorError | None = None  # why the accelerator computes nothing any more
+        self.notes: list[str] = []  # what changed since the model was loaded, in lines for the user
         if not self._layers:
             return
         n_expert = len(ops.layers[self._layers[0]].slots.slot_of)
@@ -58,10 +61,44 @@ class ResidentExperts:
         slots = [ops.layers[layer].slots.n_slots for layer in self._layers]
         self._n_used = ops.layers[self._layers[0]].n_used
         self._hot = HotSet(counts, slots, self._n_used, policy)
-        for k, layer in enumerate(self._layers):
-            for slot, expert in enumerate(self._hot.residents(k).tolist()):
-                ops.place_expert(layer, slot, expert)
+        self._fill(self._hot)
         self._places = {layer: k for k, layer in enumerate(self._layers)}
+
+    def _fill(self, hot: HotSet) -> None:
+        for k, layer in enumerate(self._layers):
+            for slot, expert in enumerate(hot.residents(k).tolist()):
+                self._ops.place_expert(layer, slot, expert)
+
+    def explain(self, error: BaseException) -> PintpotError | None:
+        """What the accelerator failed with, in one line; None where `error` is none of its own."""
+        told = self._ops.accelerator.explain(error)
+        if isinstance(told, AcceleratorError):
+            self.lost = told
+        return told
+
+    def make_room(self, shortage: PintpotError) -> bool:
+        """After the accelerator's memory ran out in a step: fewer slots in every layer, with the likeliest
+        experts. False where there are none left to give. Between steps."""
+        hot = self._hot
+        self._ops.observe = None
+        self._step.clear()
+        before = slots = [self._ops.layers[layer].slots.n_slots for layer in self._layers]
+        while hot is not None and any(slots):
+            slots = [int(n * _KEPT) for n in slots]
+            self._hot = hot = HotSet(hot.rates, slots, self._n_used, hot.policy)
+            try:
+                for layer, n in zip(self._layers, slots, strict=True):
+                    self._ops.resize_slots(layer, n)
+                self._fill(hot)
+            except Exception as error:
+                told = self.explain(error) or error
+                if not isinstance(told, AcceleratorMemoryError):
+                    raise told from error
+                continue
+            there = f"{sum(slots):,} experts on the accelerator instead of {sum(before):,}"
+            self.notes.append(f"went on with {there}: {shortage}")
+            return True
+        return False
 
     @property
     def counts(self) -> ExpertCounts:

@@ -183,6 +183,17 @@ class TritonOps(Ops):
 
     def routed_layer(self, w: MoEWeights, n_slots: int) -> MoELayer:
         """A MoE layer of which `n_slots` experts, none as yet, are on the device."""
+        return MoELayer(
+            w,
+            self.matrix(w.router),
+            self._optional_vector(w.router_bias),
+            self.empty_experts(w, n_slots),
+            None if w.shared is None else self.ffn_layer(w.shared),
+            self._optional_vector(w.shared_gate),
+        )
+
+    def empty_experts(self, w: MoEWeights, n_slots: int) -> ExpertMatrices:
+        """Room for `n_slots` experts."""
 
         def room(view: TensorView) -> Stack:
             return empty_stack(layout_of(view.ggml_type, view.rows, view.cols), n_slots, self.device)
@@ -200,14 +211,7 @@ class TritonOps(Ops):
             down_bias=per_slot(w.down_bias),
             down_scale=per_slot(w.down_scale),
         )
-        return MoELayer(
-            w,
-            self.matrix(w.router),
-            self._optional_vector(w.router_bias),
-            _named(experts, w),
-            None if w.shared is None else self.ffn_layer(w.shared),
-            self._optional_vector(w.shared_gate),
-        )
+        return _named(experts, w)
 
     def write_slot(self, layer: MoELayer, slot: int, expert: int) -> int:
         """Copies an expert from the file into a slot; returns the bytes copied."""
