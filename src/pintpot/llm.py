@@ -11,7 +11,7 @@ import operator
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -28,7 +28,7 @@ from pintpot.planner.limits import Limits, parse_tensor_rules
 from pintpot.runtime.assembly import Assembled, HotExperts, assemble
 from pintpot.runtime.engine import FinishReason, Request
 from pintpot.runtime.engine import Sequence as EngineSequence
-from pintpot.runtime.experts import parse_policy
+from pintpot.runtime.experts import Profile, parse_policy
 from pintpot.runtime.populate import populate
 from pintpot.runtime.sampler import SamplingParams, TokenLogprob
 from pintpot.runtime.speculative import SpeculationParams, SpeculationType
@@ -305,7 +305,8 @@ def load(
     auto. The rest parts the model between it and the CPU as `pintpot plan` would, within what is given:
     `vram` (bytes, or "16GiB"), `n_gpu_layers`, `n_cpu_moe`, `override_tensor` (PATTERN=CPU or =GPU), and
     `gpu_experts`, the slots for experts in every layer. `expert_policy` (adaptive, static, lru, lfu) decides
-    which experts have them, beginning with the likeliest of `expert_profile`, an importance matrix.
+    which experts have them, beginning with the likeliest of `expert_profile`, an importance matrix (None:
+    `<model>.imatrix.gguf` beside the file, where there is one; "none": no profile).
 
     `spec_type`: how tokens are guessed, to verify several in one step: none, or ngram-simple, which takes
     those that followed the last `spec_ngram_simple_size_n` tokens when they occurred before, at most
@@ -315,8 +316,8 @@ def load(
     Raises ModelFileError, UnsupportedError, UsageError, AcceleratorError, or MemoryLimitError for a `ctx` or
     `batch` that the memory cannot hold.
     """
+    from pintpot.expert_profile import find_profile
     from pintpot.kernels.cpu import CpuOps
-    from pintpot.quantization.importance import expert_counts, read_imatrix
 
     file = GGUFFile.open(resolve_model(model))
     tokenizer = Tokenizer.from_metadata(file.metadata, str(file.path))
@@ -342,11 +343,15 @@ def load(
         n_threads=n_threads,
         n_slots=slots,
     )
-    profile = None if expert_profile is None else expert_counts(read_imatrix(expert_profile))
-    hot = HotExperts(parse_policy(expert_policy), profile)
     kind = AcceleratorKind.parse(accelerator)
     guesses = None if spec_type is None else SpeculationType.parse(spec_type)
-    made = assemble(file, tokenizer, CpuOps(n_threads), kind, limits, hot)
+    policy = parse_policy(expert_policy)
+    profile: Profile | None = None
+    notes: tuple[str, ...] = ()
+    if kind not in {AcceleratorKind.AUTO, AcceleratorKind.NONE}:
+        profile, notes = find_profile(expert_profile, file.path, ModelSpec.from_gguf(file))
+    made = assemble(file, tokenizer, CpuOps(n_threads), kind, limits, HotExperts(policy, profile))
+    made = replace(made, notes=(*made.notes, *notes))
     if guesses is None:
         guesses = SpeculationType.NGRAM_SIMPLE if made.memory is None else SpeculationType.NONE
     made.engine.speculate(SpeculationParams(guesses, spec_ngram_simple_size_n, spec_ngram_simple_size_m))

@@ -233,7 +233,8 @@ ExpertProfile: TypeAlias = Annotated[
     Path | None,
     typer.Option(
         "--expert-profile",
-        help="An importance matrix (pintpot imatrix): its likeliest experts lie there at first.",
+        help="An importance matrix (pintpot imatrix): its likeliest experts lie there at first; none: "
+        "not even that of MODEL.imatrix.gguf.",
         show_default=False,
         rich_help_panel=_MACHINE,
     ),
