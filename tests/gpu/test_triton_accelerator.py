@@ -10,6 +10,7 @@ import torch
 from tiny import CASES, N_VOCAB, relative_error
 
 import pintpot
+from pintpot.errors import AcceleratorMemoryError
 from pintpot.gguf import GGUFFile
 from pintpot.hardware.emulated import with_emulated_gpu
 from pintpot.hardware.words import describe
@@ -98,3 +99,15 @@ def test_as_the_cpu_alone(
     assert counts.streamed > 0
     memory = made.memory
     assert memory.peak_bytes <= memory.limit_bytes
+
+
+@pytest.mark.slow
+def test_fewer_slots_after_memory_ran_out(paths: dict[str, Path], device: str) -> None:
+    made = assemble(paths["gpt-oss"], device, n_gpu_experts=2)
+    expected, used = made.engine.logits(PROMPT), made.memory.used_bytes
+    assert made.engine.experts.make_room(AcceleratorMemoryError("taken"))
+    assert made.memory.used_bytes < used
+    assert relative_error(made.engine.logits(PROMPT), expected) < TOLERANCE
+    assert made.engine.experts.make_room(AcceleratorMemoryError("taken"))
+    assert not made.engine.experts.make_room(AcceleratorMemoryError("taken"))
+    assert relative_error(made.engine.logits(PROMPT), expected) < TOLERANCE

@@ -95,6 +95,20 @@ def test_memory_taken_in_an_answer_costs_experts_and_no_token(path, after):
     assert greedy(llm) == expected
 
 
+def test_guesses_of_a_lost_step_are_forgotten(path):
+    options = {"spec_type": "ngram-simple", "spec_ngram_simple_size_n": 1}
+    expected = greedy(load(path), 48)
+    llm = load(path, **options)
+    device = llm.engine.model.ops.accelerator
+    generation = start(llm, 48)
+    for i, _ in enumerate(generation):
+        if i == 20:
+            device.left = int(device.memory.used_bytes * 0.97)
+    assert generation.tokens == expected
+    assert slots(llm)[0] < 8
+    assert greedy(llm, 48) == expected
+
+
 def test_memory_taken_while_a_prompt_is_read_costs_no_token(path):
     expected = greedy(load(path))
     llm = load(path)
