@@ -142,14 +142,15 @@ def dot_few(
     p_low, p_halves: the matrix; o_x int64, m_x [BM]: offsets of the vectors; row int64, m_row [BN]; result
     [BM, BN].
     """
-    RUNS: tl.constexpr = MAT.lanes // MAT.sub_lanes
+    SUB_LANES: tl.constexpr = MAT.sub_lanes  # Triton 3.6 wants a shape's numbers named
+    RUNS: tl.constexpr = MAT.lanes // SUB_LANES
     TILES: tl.constexpr = MAT.n_tiles
     CODES: tl.constexpr = MAT.n_fields // MAT.n_tiles
     N_GROUPS: tl.constexpr = (MAT.cols + MAT.group - 1) // MAT.group
     row = row[:, None, None]
     p_x = p_x + o_x[:, None, None, None]
     m_x = m_x[:, None, None, None]
-    acc = tl.zeros([BM, BN, NG * RUNS, MAT.sub_lanes], tl.float32)
+    acc = tl.zeros([BM, BN, NG * RUNS, SUB_LANES], tl.float32)
     for g0 in range(0, N_GROUPS, NG):
         group, run, lane = tile_columns(g0, MAT, NG)
         m_tile = m_row[:, None, None] & (group < N_GROUPS)
