@@ -191,6 +191,7 @@ def table_of(tmp_path, monkeypatch):
     monkeypatch.setattr(cpu_table, "find_program", lambda name, folder: name)
     monkeypatch.setattr(cpu_table, "version", lambda program: "b1")
     monkeypatch.setattr(cpu_table, "ram_read_bytes_s", lambda threads, n: dict.fromkeys(threads, 1e9))
+    monkeypatch.setattr(cpu_table.OthersWatch, "share", lambda self: 0.01)  # whatever else runs here
 
     def make(resume):
         options = {"threads": 2, "quick": False, "rounds": 2, "keep": False, "limit": None, "llama_bin": None}
