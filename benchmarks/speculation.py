@@ -19,8 +19,8 @@ import numpy as np
 import pintpot
 from pintpot.kernels.api import Segment
 from pintpot.llm import LLM
-from pintpot.runtime.engine import Request
 from pintpot.runtime.sampler import SamplingParams
+from pintpot.runtime.sequence import Request
 from pintpot.runtime.speculative import MAX_SEGMENT_TOKENS, Guesser, SpeculationParams
 
 PARAMS = SpeculationParams()

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from pintpot.hf import Conversion, convert
     from pintpot.llm import LLM, Generation, load
     from pintpot.quantization.run import QuantizeResult, quantize
-    from pintpot.runtime.engine import FinishReason
     from pintpot.runtime.sampler import SamplingParams, TokenLogprob
+    from pintpot.runtime.sequence import FinishReason
 
 __version__ = "0.1.0"
 

@@ -26,11 +26,11 @@ from pintpot.kernels.expert_slots import ExpertCounts
 from pintpot.kernels.open import AcceleratorKind
 from pintpot.planner.limits import Limits, parse_tensor_rules
 from pintpot.runtime.assembly import Assembled, HotExperts, assemble
-from pintpot.runtime.engine import FinishReason, Request
-from pintpot.runtime.engine import Sequence as EngineSequence
 from pintpot.runtime.experts import Profile, parse_policy
 from pintpot.runtime.populate import populate
 from pintpot.runtime.sampler import SamplingParams, TokenLogprob
+from pintpot.runtime.sequence import FinishReason, Request
+from pintpot.runtime.sequence import Sequence as EngineSequence
 from pintpot.runtime.speculative import SpeculationParams, SpeculationType
 from pintpot.runtime.timings import Timings
 from pintpot.spec import ModelSpec, measure

@@ -21,9 +21,9 @@ from pintpot.planner.memory import weigh_file
 from pintpot.planner.placement import Problem
 from pintpot.planner.profile import PINTPOT
 from pintpot.runtime.assembly import Assembled, HotExperts, assemble_planned
-from pintpot.runtime.engine import Request
 from pintpot.runtime.hotset import LRU
 from pintpot.runtime.sampler import SamplingParams
+from pintpot.runtime.sequence import Request
 from pintpot.spec import ModelSpec
 from pintpot.spec.cache import KVType
 from pintpot.tokenizer import Tokenizer

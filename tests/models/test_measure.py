@@ -7,9 +7,9 @@ import pytest
 
 import pintpot
 from pintpot.errors import UsageError
-from pintpot.runtime.engine import Request
 from pintpot.runtime.measure import SpeedMeter, SpeedTest
 from pintpot.runtime.sampler import SamplingParams
+from pintpot.runtime.sequence import Request
 from pintpot.synth.synthesize import synthesize
 
 

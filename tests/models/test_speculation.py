@@ -9,8 +9,8 @@ import pintpot
 from pintpot import _native
 from pintpot.kernels.api import Segment
 from pintpot.runtime.cache import ModelState
-from pintpot.runtime.engine import Request
 from pintpot.runtime.sampler import SamplingParams
+from pintpot.runtime.sequence import Request
 from pintpot.runtime.speculative import (
     MAX_SEGMENT_TOKENS,
     Guesser,

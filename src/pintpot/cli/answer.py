@@ -14,8 +14,8 @@ from typing import Any
 
 from pintpot.cli.text import human_bytes, write_answer
 from pintpot.llm import LLM, Generation, Message
-from pintpot.runtime.engine import FinishReason
 from pintpot.runtime.sampler import SamplingParams, TokenLogprob
+from pintpot.runtime.sequence import FinishReason
 from pintpot.runtime.timings import Timings
 
 # Below this many prompt tokens the first word comes before a progress line would be read.

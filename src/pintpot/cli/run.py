@@ -167,7 +167,7 @@ def _answer_once(llm: LLM, how: Answering, text: str, *, json_output: bool, quie
     from pintpot.cli import EXIT_INTERRUPTED
     from pintpot.cli.answer import result_json, stats_line, stream
     from pintpot.cli.text import note
-    from pintpot.runtime.engine import FinishReason
+    from pintpot.runtime.sequence import FinishReason
 
     told = len(llm.notes)
     generation = how.ask(llm, text)

@@ -9,13 +9,11 @@ next prompt with the same beginning computes only what is new.
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -27,89 +25,13 @@ from pintpot.models.base import Model
 from pintpot.runtime.cache import ModelState, SavedState
 from pintpot.runtime.experts import ResidentExperts
 from pintpot.runtime.hotset import Phase
-from pintpot.runtime.sampler import Sampler, SamplingParams, TokenLogprob, token_logprob
+from pintpot.runtime.sampler import token_logprob
+from pintpot.runtime.sequence import FinishReason, Request, Sequence, Slot, TokenEvent
 from pintpot.runtime.speculative import Guesser, Speculation, SpeculationParams, SpeculationType
-from pintpot.runtime.stopping import StopMatcher
-from pintpot.runtime.timings import Timings
 from pintpot.spec.cache import KVType
 from pintpot.tokenizer import Tokenizer
 
 F32: TypeAlias = npt.NDArray[np.float32]
-
-
-class FinishReason(StrEnum):
-    STOP = "stop"  # end-of-generation token or stop string
-    LENGTH = "length"  # max_tokens
-    CONTEXT = "context"  # the context is full
-    CANCELLED = "cancelled"
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What to generate. `max_tokens` None: until the model stops or the context is full."""
-
-    prompt: tuple[int, ...]
-    params: SamplingParams = field(default_factory=SamplingParams)
-    max_tokens: int | None = None
-    stop: tuple[str, ...] = ()
-    n_logprobs: int | None = None  # None: no logprobs; n: also those of the n most likely tokens
-    ignore_eos: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class TokenEvent:
-    """A token of `sequence` was chosen. `text` is what may be shown now; it may be empty."""
-
-    sequence: Sequence
-    token: int
-    text: str
-    logprob: TokenLogprob | None
-
-
-class Sequence:
-    """A request on its way through the engine."""
-
-    def __init__(self, request: Request, tokenizer: Tokenizer, guesser: Guesser | None = None) -> None:
-        self.request = request
-        self.guesser = guesser
-        self.tokens = list(request.prompt)  # prompt, then answer
-        self.finish_reason: FinishReason | None = None
-        self.timings = Timings(prompt_tokens=len(request.prompt))
-        self.sampler = Sampler(request.params)
-        self.slot: _Slot | None = None
-        self.n_computed = 0  # tokens whose routing was learned from
-        self.stream = tokenizer.stream(after=request.prompt[-1])
-        self.stops = StopMatcher(request.stop)
-        self.events: deque[TokenEvent] = deque()  # for whoever reads this sequence
-        self.submitted_at = time.perf_counter()
-        self.first_token_at = 0.0
-
-    @property
-    def answer(self) -> list[int]:
-        return self.tokens[len(self.request.prompt) :]
-
-    @property
-    def answering(self) -> bool:
-        """Whether the prompt is behind it and the first token chosen."""
-        return len(self.tokens) > len(self.request.prompt)
-
-    @property
-    def tokens_left(self) -> int:
-        """Of `max_tokens`; without it no fewer than any context holds."""
-        most = self.request.max_tokens
-        return sys.maxsize if most is None else most - self.timings.generated_tokens
-
-    @property
-    def prompt_done(self) -> int:
-        """Prompt tokens computed so far."""
-        return 0 if self.slot is None else min(len(self.slot.cached), len(self.request.prompt))
-
-
-@dataclass(slots=True)
-class _Slot:
-    index: int
-    cached: list[int] = field(default_factory=list)  # the tokens whose state is in the cache
-    sequence: Sequence | None = None
 
 
 class _StepLostError(AcceleratorMemoryError):
@@ -130,7 +52,7 @@ class Checkpoint:
 class _Work:
     """A slot's part of a step: `n` tokens after its cached ones, then those of a draft to be verified."""
 
-    slot: _Slot
+    slot: Slot
     sequence: Sequence
     past: int
     n: int
@@ -172,7 +94,7 @@ class Engine:
         )
         self.experts: ResidentExperts | None = None  # on the accelerator, where there is one
         self.speculate(SpeculationParams(SpeculationType.NONE))
-        self._slots = [_Slot(i) for i in range(n_slots)]
+        self._slots = [Slot(i) for i in range(n_slots)]
         self._waiting: deque[Sequence] = deque()
 
     def speculate(self, params: SpeculationParams) -> None:
@@ -364,7 +286,7 @@ class Engine:
             sequence.timings.cached_tokens = kept[slot.index]
             sequence.slot, slot.sequence = slot, sequence
 
-    def _keep(self, slot: _Slot, n: int) -> None:
+    def _keep(self, slot: Slot, n: int) -> None:
         del slot.cached[n:]
         if n == 0:
             self.state.reset(slot.index)
@@ -403,7 +325,7 @@ class Engine:
             w.sequence.n_computed = max(w.sequence.n_computed, _n_right(w))
         return events
 
-    def _forward(self, parts: Seq[tuple[_Slot, Segment, list[int]]], out_rows: npt.NDArray[np.int32]) -> F32:
+    def _forward(self, parts: Seq[tuple[Slot, Segment, list[int]]], out_rows: npt.NDArray[np.int32]) -> F32:
         """Runs tokens through the model and records them as cached. float32 [len(out_rows), n_vocab]."""
         ops = self.model.ops
         tokens = np.array([t for _, _, ids in parts for t in ids], np.int32)
@@ -426,7 +348,7 @@ class Engine:
             slot.cached.extend(ids)
         return logits
 
-    def _has_made_room(self, error: BaseException, slots: Seq[_Slot]) -> bool:
+    def _has_made_room(self, error: BaseException, slots: Seq[Slot]) -> bool:
         """Whether the accelerator's memory ran out and has fewer experts now, so that `slots` can go on; else
         their sequences end, those of all slots where the accelerator is lost.
 

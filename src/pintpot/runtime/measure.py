@@ -13,9 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from pintpot.errors import UsageError
-from pintpot.runtime.engine import Checkpoint, Engine, Request
-from pintpot.runtime.engine import Sequence as EngineSequence
+from pintpot.runtime.engine import Checkpoint, Engine
 from pintpot.runtime.sampler import SamplingParams
+from pintpot.runtime.sequence import Request
+from pintpot.runtime.sequence import Sequence as EngineSequence
 
 _GREEDY = SamplingParams(temperature=0, top_k=0, top_p=1, min_p=0)
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from pintpot.errors import ContextLengthError, ModelFileError, UsageError
-from pintpot.runtime.engine import Engine, FinishReason, Request
+from pintpot.runtime.engine import Engine
 from pintpot.runtime.sampler import SamplingParams
+from pintpot.runtime.sequence import FinishReason, Request
 from pintpot.spec import ModelSpec
 
 N_VOCAB = 97
